@@ -1,0 +1,83 @@
+"""Secrets and tokens as values.
+
+A `Secret` shows nothing of itself: not in str, repr, format, a log record, JSON, a pickle or a copy in the outbox. Only
+`reveal()` gives the text, and only the places that put it on the wire or into the token file call that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import NoReturn
+
+
+class Secret:
+    """Text that must not be seen."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str | Secret) -> None:
+        self._text = text._text if isinstance(text, Secret) else text
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def fingerprint(self) -> str:
+        """A short hash, enough to see that two secrets differ and useless for anything else."""
+        return hashlib.sha256(b"chatsdk fingerprint\0" + self._text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(
+            self._text.encode("utf-8", "surrogatepass"), other._text.encode("utf-8", "surrogatepass")
+        )
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is never pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What proves who a user is.
+
+    access      sent with every HTTP call
+    ws          the websocket's token, where it is another one (signed with another secret)
+    refresh     single use, buys the next pair
+    expires_at  Unix time, or None if unknown
+    """
+
+    access: Secret
+    ws: Secret | None = None
+    refresh: Secret | None = None
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("access", "ws", "refresh"):
+            value = getattr(self, name)
+            if isinstance(value, str):  # users write Token("..."); it must be a secret from the first moment
+                object.__setattr__(self, name, Secret(value))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What a token provider is asked: a token for `user`; `force`: the last one was refused, so not that one again."""
+
+    user: str
+    force: bool = False
