@@ -1,8 +1,8 @@
 """The seam to a chat system: pure functions from what a user asks to `Call`s, and from answers to models.
 
 `chatsdk_backend` speaks the ChatSDK 2.0 server's contract. Another system is one more class with these methods, handed
-out by a plugin's `chatsdk_backend` hook. Builders raise `InvalidMessage` (sends) or `ValueError` (other calls) for what no
-server would take; they know no token, no URL and no clock.
+out by a plugin's `chatsdk_backend` hook. Builders raise `InvalidMessage` (sends) or `InvalidArgument` (other calls) for
+what no server would take: nothing was sent. They know no token, no URL and no clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .exchange import Call, Request, Response
 from .models import Attachment, Channel, Health, Member, Message, MessagePage, Presence, SearchPage, User
-from .tokens import Token
+from .tokens import Secret, Token
 
 
 class Backend(Protocol):
@@ -66,7 +66,12 @@ class Backend(Protocol):
 
     # channels
     def list_channels(
-        self, user: str, *, type: str | None = None, limit: int = 50, offset: int = 0
+        self,
+        user: str,
+        *,
+        type: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
     ) -> Call[Sequence[Channel]]: ...
     def get_channel(self, user: str, channel: str) -> Call[Channel]: ...
     def create_channel(
@@ -91,8 +96,9 @@ class Backend(Protocol):
 
     # service
     def health(self) -> Call[Health]: ...
-    def refresh_token(self, user: str, refresh: str) -> Call[Token]:
-        """The one request whose headers carry a token; it goes straight to the transport and is never stored."""
+    def refresh_token(self, user: str, refresh: str | Secret, *, now: float) -> Call[Token]:
+        """The one request whose headers carry a token; it goes straight to the transport and is never stored. `now`:
+        Unix time when it is asked; the new token's `expires_at` counts from there."""
         ...
 
     def refresh_refused(self, body: Any) -> bool:

@@ -19,6 +19,7 @@
         BadRequest Unauthorized Forbidden NotFound Conflict TooLarge RateLimited ServerError
       TokenExpiredError             the session is lost for good; sign in again
       ConnectionFailedError         (also ConnectionError) realtime gave up
+      InvalidArgument               (also ValueError) an argument of a direct call that no server would take
       SettingsError                 (also ValueError)
       PluginError                   plugin: whose it was
 
@@ -95,7 +96,7 @@ def _rebuild(cls: type[ChatError], args: tuple[Any, ...], state: dict[str, Any])
 
 
 class NotAcceptedError(ChatError):
-    """The message was not accepted: it is not in the outbox and was not sent. `plugin`: who refused it, if a plugin did."""
+    """The message was not accepted: it is not in the outbox and was not sent. `plugin`: who refused it, if one did."""
 
     default_code = "not_accepted"
     default_hint = "nothing happened; correct the message and send it again"
@@ -188,7 +189,7 @@ class CircuitOpenError(NotSentError):
 
 
 class TokenUnavailableError(NotSentError):
-    """There is no valid token right now, but there may be one later (the source failed, or refresh could not be reached)."""
+    """There is no valid token right now, but there may be one later: a source failed, or refresh was not reached."""
 
     default_code = "token_unavailable"
     default_hint = "check the token source (provider, file, command) and the network"
@@ -321,6 +322,13 @@ class ConnectionFailedError(ChatError, ConnectionError):
 
     default_code = "connection_failed"
     default_hint = "see chat.connection for the reason"
+
+
+class InvalidArgument(ChatError, ValueError):
+    """An argument of a direct call that no server would take; nothing was sent. (For sends: InvalidMessage.)"""
+
+    default_code = "invalid_argument"
+    default_hint = "correct the argument"
 
 
 class SettingsError(ChatError, ValueError):

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from .errors import ChatError
 
+_BY_NAME: dict[str, type[Event]] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -20,6 +22,11 @@ class Event:
     NAME: ClassVar[str] = "event"
 
     at: float = 0.0
+
+    def __init_subclass__(cls) -> None:
+        # `slots=True` makes each class twice, and both would be found among the subclasses: the later one counts
+        if "NAME" in cls.__dict__:
+            _BY_NAME[cls.NAME] = cls
 
     def to_dict(self) -> dict[str, Any]:
         """`{"event": NAME, ...fields}`, JSON-able."""
@@ -139,7 +146,8 @@ class PluginFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxQuarantined(Event):
-    """The outbox file was no readable outbox; it was kept under `path`, and a new one begun with `salvaged` rows of it."""
+    """The outbox file was no readable outbox; it was kept under `path`, and a new one begun with `salvaged` rows of
+    it."""
 
     NAME: ClassVar[str] = "outbox:quarantined"
 
@@ -148,16 +156,9 @@ class OutboxQuarantined(Event):
     error: str = ""
 
 
-def _descendants(cls: type[Event]) -> list[type[Event]]:
-    found = [cls]
-    for child in cls.__subclasses__():
-        found += _descendants(child)
-    return found
+_BY_NAME[Event.NAME] = Event
 
 
 def by_name(name: str) -> type[Event]:
     """The event class of a seed name ("message:sent"). Raises KeyError."""
-    for cls in _descendants(Event):
-        if name == cls.NAME:
-            return cls
-    raise KeyError(name)
+    return _BY_NAME[name]

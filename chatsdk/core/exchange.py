@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from datetime import UTC
 from typing import Any, Generic, TypeVar
 
 from . import errors
@@ -23,7 +23,7 @@ _EMPTY: Mapping[str, str] = {}
 _STORED = ("operation", "method", "path", "query", "body", "user", "channel", "key", "repeatable", "correlation_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What is asked of the server.
 
@@ -40,13 +40,14 @@ class Request:
     correlation_id  one id over all tries; sent as X-Request-ID, found in every log record
     headers         extra headers; never Authorization in a stored request
     fresh           a read that must not be answered from the cache
+    single_try      whoever sends it tries again by himself (the outbox): one try, no retries. Not stored
     """
 
     operation: str
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    body: Json = None
+    body: Json = field(default=None, repr=False)
     user: str = ""
     channel: str = ""
     key: str | None = None
@@ -56,16 +57,17 @@ class Request:
     correlation_id: str = ""
     headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY, repr=False)
     fresh: bool = False
+    single_try: bool = False
 
     def replace(self, **changes: Any) -> Request:
         """A copy with the named fields changed."""
-        # dataclasses.replace costs three times as much, and this runs for every request
+        # dataclasses.replace costs ten times as much, and this runs several times for every request
         new = object.__new__(Request)
-        put = object.__setattr__
-        for name in _FIELDS:
-            put(new, name, changes.pop(name) if name in changes else getattr(self, name))
-        if changes:
-            raise TypeError(f"Request has no field {sorted(changes)[0]!r}")
+        facts = new.__dict__
+        facts.update(self.__dict__)
+        facts.update(changes)
+        if len(facts) != len(_FIELDS):
+            raise TypeError(f"Request has no field {sorted(set(facts) - set(_FIELDS))[0]!r}")
         return new
 
     def with_body(self, **changes: Json) -> Request:
@@ -101,7 +103,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
-    body: Json = None
+    body: Json = field(default=None, repr=False)
     elapsed: float = 0.0
     from_cache: bool = False
 
@@ -140,6 +142,10 @@ MAX_RETRY_AFTER = 24 * 3600.0
 """A server that asks for more (seconds) is taken to mean this: a wrong clock must not park a lane for ever."""
 
 
+_LONGEST = 1000
+"""Characters kept of a message that a server gives: errors are stored with their messages, and logged."""
+
+
 def retry_after(headers: Mapping[str, str], body: Json, now: float) -> float | None:
     """Seconds the server asks to wait: `Retry-After` in seconds or as an HTTP date, `retry_after_ms` or
     `error.retryAfter` in the body. None if it does not say, or not in words we know. `now`: Unix time."""
@@ -149,10 +155,8 @@ def retry_after(headers: Mapping[str, str], body: Json, now: float) -> float | N
         try:
             seconds = float(value)
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - now
-            except (ValueError, TypeError, OverflowError):
-                seconds = None
+            date = _http_date(value)
+            seconds = None if date is None else date - now
     if seconds is None and isinstance(body, dict):
         error = body.get("error")
         for number, unit in (
@@ -160,11 +164,22 @@ def retry_after(headers: Mapping[str, str], body: Json, now: float) -> float | N
             (error.get("retryAfter") if isinstance(error, dict) else None, 1.0),
         ):
             if isinstance(number, (int, float)) and not isinstance(number, bool):
-                seconds = number * unit
+                seconds = max(min(number, 1e12), -1e12) * unit  # an int may be too large for a float
                 break
     if seconds is None or seconds != seconds:  # NaN is unequal to itself
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _http_date(value: str) -> float | None:
+    """Unix time of an HTTP date; one without a zone is UTC."""
+    from email.utils import parsedate_to_datetime  # pulls in socket, and few answers need it
+
+    try:
+        date = parsedate_to_datetime(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 def status_error(response: Response, *, request_id: str, now: float) -> errors.StatusError:
@@ -190,7 +205,7 @@ def _read_error(body: Json) -> tuple[str | None, str, str | None]:
         return None, "", None
     error = body.get("error")
     if isinstance(error, str):
-        return None, error, None
+        return None, error[:_LONGEST], None
     if not isinstance(error, dict):
         return None, "", None
     code, message, hint = error.get("code"), error.get("message"), error.get("hint") or error.get("suggestion")
@@ -198,9 +213,9 @@ def _read_error(body: Json) -> tuple[str | None, str, str | None]:
     if isinstance(issues, list) and issues:
         message = "; ".join(_issue(issue) for issue in issues[:5] if isinstance(issue, dict))
     return (
-        code.lower() if isinstance(code, str) and code else None,
-        message if isinstance(message, str) else "",
-        hint if isinstance(hint, str) and hint else None,
+        code.lower()[:_LONGEST] if isinstance(code, str) and code else None,
+        message[:_LONGEST] if isinstance(message, str) else "",
+        hint[:_LONGEST] if isinstance(hint, str) and hint else None,
     )
 
 

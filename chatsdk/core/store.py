@@ -19,24 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from .exchange import Request
 
 
-class State(str, Enum):
+class State(StrEnum):
     """Where a message is. The same three words in receipts, events, the command line and JSON."""
 
     QUEUED = "QUEUED"
     SENT = "SENT"
     DEAD = "DEAD"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a message is still QUEUED (first group) or DEAD (second group)."""
 
     OFFLINE = "offline"
@@ -51,9 +48,6 @@ class Reason(str, Enum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     POISON = "poison"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Lane(NamedTuple):
@@ -149,7 +143,8 @@ class Park:
     """A lane waits: nobody claims it before `not_before`. The fields say what changes in its first row.
 
     wakeable  "connected" may cut the wait short (never a Retry-After)
-    attempts, strikes, misses: what is added; None in the others: unchanged
+    failures  what is added to the lane's failures in a row
+    attempts, strikes, misses: what is added to the row's; None in the others: unchanged
     """
 
     not_before: float
@@ -220,13 +215,25 @@ class OutboxStore(Protocol):
         (None: anybody's), without `skip_users`. None if there is none."""
         ...
 
-    def finish(self, lane: Lane, row: int, result: Mapping[str, Any] | None, now: float, *, attempts: int = 1, more: int = 0) -> Sequence[Row]:
-        """The row was delivered: it becomes a result (known for 24 h, bounded), in the same transaction the lane's failures
-        are cleared and up to `more` next rows are returned. Without `more`, or with no row left, the lane is
+    def finish(
+        self, lane: Lane, row: int, result: Mapping[str, Any] | None, now: float, *, attempts: int = 1, more: int = 0
+    ) -> Sequence[Row]:
+        """The row was delivered: it becomes a result (known for 24 h, bounded), in the same transaction the lane's
+        failures are cleared and up to `more` next rows are returned. Without `more`, or with no row left, the lane is
         released. Raises LaneLostError if this process does not own the lane."""
         ...
 
-    def bury(self, lane: Lane, row: int, reason: str, error: Mapping[str, Any] | None, now: float, *, attempts: int = 0, more: int = 0) -> Sequence[Row]:
+    def bury(
+        self,
+        lane: Lane,
+        row: int,
+        reason: str,
+        error: Mapping[str, Any] | None,
+        now: float,
+        *,
+        attempts: int = 0,
+        more: int = 0,
+    ) -> Sequence[Row]:
         """The row is a dead letter; otherwise as `finish`."""
         ...
 
@@ -256,11 +263,13 @@ class OutboxStore(Protocol):
         ...
 
     def retry(self, ids: Collection[int], now: float, ttl: float) -> int:
-        """Dead letters go to their lanes' ends, with their keys, a new time to live, and settle="send". Returns how many."""
+        """Dead letters go to their lanes' ends, with their keys, a new time to live, and settle="send". Returns how
+        many."""
         ...
 
     def discard(self, ids: Collection[int], now: float) -> int:
-        """Dead letters and waiting rows (but not one that is being sent) are given up; they count as discarded. Returns how many."""
+        """Dead letters and waiting rows (but not one that is being sent) are given up; they count as discarded.
+        Returns how many."""
         ...
 
     def next_due(

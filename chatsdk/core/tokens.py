@@ -18,7 +18,7 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str | Secret) -> None:
-        self._text = text._text if isinstance(text, Secret) else text
+        self._text: str = text._text if isinstance(text, Secret) else text
 
     def reveal(self) -> str:
         """The text itself."""
@@ -53,9 +53,9 @@ class Secret:
         raise TypeError("a Secret is never pickled")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Token:
-    """What proves who a user is.
+    """What proves who a user is. Plain text is taken for any of the three and is a `Secret` from the first moment.
 
     access      sent with every HTTP call
     ws          the websocket's token, where it is another one (signed with another secret)
@@ -64,15 +64,22 @@ class Token:
     """
 
     access: Secret
-    ws: Secret | None = None
-    refresh: Secret | None = None
-    expires_at: float | None = None
+    ws: Secret | None
+    refresh: Secret | None
+    expires_at: float | None
 
-    def __post_init__(self) -> None:
-        for name in ("access", "ws", "refresh"):
-            value = getattr(self, name)
-            if isinstance(value, str):  # users write Token("..."); it must be a secret from the first moment
-                object.__setattr__(self, name, Secret(value))
+    def __init__(
+        self,
+        access: str | Secret,
+        ws: str | Secret | None = None,
+        refresh: str | Secret | None = None,
+        expires_at: float | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "access", Secret(access))
+        put(self, "ws", None if ws is None else Secret(ws))
+        put(self, "refresh", None if refresh is None else Secret(refresh))
+        put(self, "expires_at", expires_at)
 
 
 @dataclass(frozen=True, slots=True)
