@@ -1,8 +1,13 @@
 """Every extension point, on one page.
 
 A plugin is a module or object whose functions, marked with `chatsdk.plugin.hookimpl`, have these names. It is found by
-its entry point (group `chatsdk`; the entry point's name is the plugin's name) or given to `ChatClient(plugins=[...])`.
-An implementation may take fewer arguments than the specification; later versions only ever add arguments.
+its entry point (group `chatsdk`; the entry point's name is the plugin's name) or given to `ChatClient(plugins=[...])`
+(its name is then its `chatsdk_name`, or else the last part of its module's or class's name). An implementation may take
+fewer arguments than the specification; later versions only ever add arguments. A plugin that needs a hook of a later
+version says so: `chatsdk_spec_version = 2`. `[plugins.NAME] enabled = false` turns a plugin off.
+
+Plugins come in the order: built in, given, found (by name). `tryfirst` and `trylast` move an implementation to the
+front or the end of that order, among the middlewares inside their stage.
 """
 
 from __future__ import annotations
@@ -55,7 +60,8 @@ class Middleware:
 def chatsdk_middleware(client: Any, config: Mapping[str, Any]) -> Middleware | Sequence[Middleware] | None:
     """The plugin's layers, asked for once per client.
 
-    client: a `chatsdk.plugin.PluginClient`; config: the plugin's own settings (`[plugins.NAME]`, `CHATSDK_PLUGIN_NAME_*`).
+    client: a `chatsdk.plugin.PluginClient`; config: the plugin's own settings (`[plugins.NAME]` in the TOML file,
+    `CHATSDK_PLUGIN_NAME_*`).
     """
 
 
@@ -64,7 +70,8 @@ def chatsdk_accept(request: Request, config: Mapping[str, Any]) -> Request | Non
     """A message is about to be accepted: called once, in the caller's thread, before it is stored.
 
     Return a changed request (moderation, encryption), None to leave it, or raise: then the message is refused
-    (`NotAcceptedError` with the plugin's name). What is returned is stored, and never changes again.
+    (`NotAcceptedError` with the plugin's name). What is returned is stored, and never changes again. Operation, user,
+    channel and key must stay as they are. The built-in check of text and ids comes last.
     """
 
 
@@ -80,4 +87,4 @@ def chatsdk_commands(cli: Any) -> None:
 
 @hookspec(firstresult=True)
 def chatsdk_backend(settings: Any) -> Any:
-    """Another chat system: return a `chatsdk.core.backend.Backend`, or None. `settings.backend` names the one that is wanted."""
+    """Another chat system: return a `chatsdk.core.backend.Backend`, or None if `settings.backend` names another one."""
