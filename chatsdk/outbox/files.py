@@ -1,0 +1,220 @@
+"""The state directory: who may own it, how its files come to be, and the two files that are not the database.
+
+Rules.
+1. Directory 0700, files 0600 from their first moment; a symbolic link, a foreign owner or one that others may write is
+   refused. Only our own directory and its files are looked at: what lies above it is the administrator's.
+2. `FileLock` is `fcntl.lockf`: it dies with the process, and a forked child does not hold it. It belongs to the whole
+   process and is lost when *any* descriptor of the file is closed: nobody else may open that file.
+3. The lock is polled, never waited for without end: its holder may be stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable
+
+from ..core.clock import Clock
+from ..core.errors import SettingsError, StorageError
+
+if sys.platform != "win32":
+    import fcntl
+
+POLL = 0.0005
+"""Seconds between two looks at a lock that is taken: a commit takes about as long."""
+
+PATIENT_AFTER = 0.1
+PATIENT_POLL = 0.02
+"""After this many seconds the holder is slow or stopped, and looking often is of no use."""
+
+RESERVE = 5 << 20
+"""Bytes kept free for draining a full disk: a full write-ahead log (4 MiB), and a little."""
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_never = threading.Event()
+
+
+def require_locks() -> None:
+    """Raises SettingsError where the system has no POSIX file locks."""
+    if sys.platform == "win32":
+        raise SettingsError(
+            "the outbox needs POSIX file locks, which this system does not have",
+            hint="run it on Linux or macOS (on Windows: inside WSL), or pass a store of your own",
+        )
+
+
+def make_directory(path: str) -> None:
+    """Make `path` (0700) and what is missing above it, and check it. Raises SettingsError, StorageError."""
+    try:
+        if not os.path.lexists(path):
+            parent = os.path.dirname(path)
+            if parent and not os.path.isdir(parent):
+                os.makedirs(parent, 0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        facts = os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise StorageError(f"cannot make the state directory {path}: {error.strerror}") from error
+        raise SettingsError(
+            f"cannot make the state directory {path}: {error.strerror}",
+            hint="set CHATSDK_STATE_DIR to a directory that this user may write",
+        ) from error
+    _check(path, facts, stat.S_ISDIR, "directory", "chmod 700")
+
+
+def check_file(path: str) -> os.stat_result | None:
+    """The facts of one of our files, or None if it does not exist. Raises SettingsError if it cannot be trusted."""
+    try:
+        facts = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"cannot look at {path}: {error.strerror}") from error
+    _check(path, facts, stat.S_ISREG, "file", "chmod 600")
+    return facts
+
+
+def _check(path: str, facts: os.stat_result, is_kind: Callable[[int], bool], kind: str, remedy: str) -> None:
+    if not is_kind(facts.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(facts.st_mode) else f"no {kind}"
+        raise SettingsError(
+            f"{path} is {what}", hint="somebody may have put it there; remove it, or choose another state directory"
+        )
+    if facts.st_uid != os.geteuid():
+        raise SettingsError(
+            f"{path} belongs to user id {facts.st_uid}, not to {os.geteuid()}",
+            hint="run as the owner of the state directory, or choose one of your own with CHATSDK_STATE_DIR",
+        )
+    if facts.st_mode & _WRITABLE_BY_OTHERS:
+        raise SettingsError(f"others may write {path}", hint=f"{remedy} {path}")
+
+
+def open_private(path: str, flags: int = 0) -> int:
+    """A descriptor of `path`, which is made (0600) if it is missing. Raises SettingsError, StorageError."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        check_file(path)  # says it better, where a link or an owner is the reason
+        raise StorageError(f"cannot open {path}: {error.strerror}") from error
+    try:
+        _check(path, os.fstat(descriptor), stat.S_ISREG, "file", "chmod 600")
+    except SettingsError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def sync_directory(path: str) -> None:
+    """Make renames in `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(descriptor: int, *, shared: bool = False, size: int = 0, start: int = 0) -> bool:
+    """Take the lock of an open file (or of `size` bytes from `start`), if nobody else has it."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, size, start)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+class FileLock:
+    """One exclusive lock among processes. It knows no threads: who calls it must be alone in this process."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._descriptor: int | None = None
+
+    def acquire(self, deadline: float) -> None:
+        """Take the lock. Raises StorageError if it is not free by `deadline` (monotonic); it is tried once at least."""
+        try:
+            if self._descriptor is None:
+                self._descriptor = open_private(self._path)
+            if try_lock(self._descriptor):
+                return
+            started = self._clock.monotonic()
+            while (now := self._clock.monotonic()) < deadline:
+                pause = POLL if now - started < PATIENT_AFTER else PATIENT_POLL
+                self._clock.wait(_never, min(pause, deadline - now))
+                if try_lock(self._descriptor):
+                    return
+        except OSError as error:
+            raise StorageError(f"cannot lock {self._path}: {error.strerror}") from error
+        raise StorageError(
+            f"another process holds {self._path}; the message was not accepted",
+            code="locked",
+            hint="look for a process that is stopped or very busy with this state directory; raise lock_timeout",
+        )
+
+    def release(self) -> None:
+        """Give the lock back; harmless if it is not held."""
+        if self._descriptor is not None:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Forget the file, and with it the lock (in a forked child: without one, for the parent holds it)."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class Reserve:
+    """A file that takes up room, so that there is some when the disk is full: rows that go out need a little room too.
+
+    It is given up when an operation that drains meets a full disk; until it could be made again nothing is accepted.
+    """
+
+    def __init__(self, path: str, size: int = RESERVE) -> None:
+        self._path = path
+        self._size = size
+
+    def exists(self) -> bool:
+        """The room is there."""
+        return os.path.lexists(self._path)
+
+    def make(self) -> bool:
+        """Take the room, if there is that much; True if the reserve stands."""
+        if self.exists():
+            return True
+        temporary = f"{self._path}.new"
+        try:
+            descriptor = open_private(temporary)
+            try:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(descriptor, 0, self._size)
+                else:
+                    os.write(descriptor, bytes(self._size))
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, self._path)
+        except (OSError, StorageError):
+            self._unlink(temporary)
+            return False
+        return True
+
+    def spend(self) -> bool:
+        """Give the room up; True if there was some."""
+        return self._unlink(self._path)
+
+    @staticmethod
+    def _unlink(path: str) -> bool:
+        try:
+            os.unlink(path)
+        except OSError:
+            return False
+        return True

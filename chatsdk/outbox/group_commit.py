@@ -1,0 +1,344 @@
+"""Group commit: operations of many threads share one transaction, one fsync and one turn at the kernel's lock.
+
+Theory. A durable commit costs one fsync whether it holds one operation or a hundred. Who comes first *leads*: takes the
+file lock, then everything that waits by then, runs it in one transaction, commits, hands the leadership to the next
+one that waits, and goes. There is no thread of our own: alone, an operation costs what it costs; in company, a batch.
+A leader that stayed until nobody waits would be starved of its own result, so it leads one batch only.
+
+Rules.
+1. What `run` says is true: it returned, so it is on disk; it raised an Exception, so nothing happened.
+2. An operation that fails without having changed anything fails alone. One that fails later takes the batch back, which
+   is then run again with a savepoint for each operation; so neighbours do not fail with it, and savepoints cost only then.
+3. `lock_timeout` bounds the wait for the file lock, counted from the call. After BEGIN the fate is awaited.
+4. Whatever happens to a leader (an error, a full disk, Ctrl-C), the leadership is passed on, and each operation of the
+   batch is either decided or waits for the next leader.
+5. Python cannot mask signals, so an interruption (KeyboardInterrupt, SystemExit) may come between any two lines. State
+   that others need is changed by assignments without a call in between, and `_leave` can be run again from any point.
+   The interrupted caller gets its KeyboardInterrupt: its own operation may have happened or not, as after any Ctrl-C.
+6. SQLite may roll back by itself (a full disk): `in_transaction` says what is so, not what was asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ..core.clock import Clock
+from ..core.errors import ChatError
+from .files import FileLock
+
+T = TypeVar("T")
+
+BATCH = 256
+"""Operations in one transaction at most; it bounds how long the lock is held."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a transaction adds to the counters."""
+
+    accepted: int = 0
+    delivered: int = 0
+    dead: int = 0
+    pending: int = 0
+    discarded: int = 0
+    bytes: int = 0
+
+
+class Transaction:
+    """What an operation works with: `execute`, and `counts`, written once when all operations have run."""
+
+    __slots__ = ("_held", "counts", "execute")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.counts = Counts()
+        self._held: tuple[int, int] | None = None
+
+    def held(self) -> tuple[int, int]:
+        """(pending rows, bytes) as of now, this transaction included."""
+        if self._held is None:
+            self._held = self.execute("SELECT pending, bytes FROM counters").fetchone()
+        return self._held[0] + self.counts.pending, self._held[1] + self.counts.bytes
+
+    def flush(self) -> None:
+        """Write the counters."""
+        c = self.counts
+        change = (c.accepted, c.delivered, c.dead, c.pending, c.discarded, c.bytes)
+        if any(change):
+            self.execute(
+                "UPDATE counters SET accepted = accepted + ?, delivered = delivered + ?, dead = dead + ?, "
+                "pending = pending + ?, discarded = discarded + ?, bytes = bytes + ?",
+                change,
+            )
+
+
+Source = Transaction | sqlite3.Connection
+"""What a query may be asked of."""
+
+
+class Database(Protocol):
+    """Where the connection comes from."""
+
+    def writer(self) -> sqlite3.Connection:
+        """The connection to write with. Called with the file lock held."""
+        ...
+
+    def failed(self, error: sqlite3.Error) -> None:
+        """A transaction failed and was rolled back; the file lock is held."""
+        ...
+
+    def discard(self) -> None:
+        """Close the connection: it cannot even roll back."""
+        ...
+
+
+# How far a batch is. Plain numbers: reading a member of an Enum is a call, and a call is where a signal may come in.
+_IDLE = 0  # nothing of it is on disk
+_COMMITTING = 1  # COMMIT was called: `in_transaction` says whether it went through
+_DECIDED = 2  # every operation of it has its result or its error
+
+
+class _Op:
+    __slots__ = ("alone", "deadline", "error", "gate", "result", "settled", "thread", "work")
+
+    def __init__(self, work: Callable[[Transaction], Any], deadline: float, *, alone: bool = False) -> None:
+        self.work = work
+        self.deadline = deadline
+        self.alone = alone  # wants the leadership, not a transaction
+        self.thread = threading.get_ident()
+        self.gate: threading.Lock | None = None  # held until the operation is settled, or is to lead
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.settled = False
+
+
+class _OperationFailed(Exception):
+    """One operation failed after it had changed something."""
+
+
+class GroupCommit:
+    """Runs operations in shared transactions. One per database and process."""
+
+    def __init__(self, database: Database, lock: FileLock, clock: Clock, lock_timeout: float) -> None:
+        self._database = database
+        self._lock = lock
+        self._clock = clock
+        self._lock_timeout = lock_timeout
+        self._mutex = threading.Lock()
+        self._queue: deque[_Op] = deque()
+        self._leader: _Op | None = None
+        # only the leader touches these
+        self._batch: Sequence[_Op] = ()
+        self._stage = _IDLE
+        self._connection: sqlite3.Connection | None = None
+
+    def run(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction and return its result when that is on disk. `work` may be run more than once, and
+        only its last run counts. Raises what `work` raised, StorageError for a lock that was not free in time, and
+        sqlite3.Error for what the disk would not take; then nothing happened."""
+        op = _Op(work, self._clock.monotonic() + self._lock_timeout)
+        try:
+            if self._join(op) or self._wait(op):
+                self._lead(op)
+        finally:
+            if not op.settled:
+                # not a function: entering one is where a signal may come in
+                try:
+                    self._leave(op)
+                except BaseException:
+                    try:
+                        self._leave(op)
+                    except BaseException:
+                        self._leave(op)
+                    raise
+        if op.error is not None:
+            raise op.error
+        return op.result  # type: ignore[no-any-return]
+
+    # ---- standing still, for a fork or the end
+
+    def hold(self, timeout: float) -> object | None:
+        """Keep everybody else out, until `resume`. None if that took longer than `timeout` seconds, or if this very
+        thread is in the middle of a batch (a signal handler)."""
+        op = _Op(_nothing, 0.0, alone=True)
+        leader = self._leader
+        if leader is not None and leader.thread == op.thread:
+            return None
+        if not self._join(op):
+            assert op.gate is not None
+            if not op.gate.acquire(timeout=timeout):
+                self._leave(op)
+                return None
+        return op
+
+    def resume(self, held: object) -> None:
+        """Let the others in again."""
+        assert isinstance(held, _Op)
+        self._leave(held)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Somebody is in the middle of a batch (asked in a forked child, where nobody goes on with it)."""
+        return self._leader is not None
+
+    # ---- to lead or to follow
+
+    def _join(self, op: _Op) -> bool:
+        """Become the leader (True), or stand in the queue."""
+        with self._mutex:
+            if self._leader is None:
+                self._leader = op
+                return True
+            op.gate = threading.Lock()
+            op.gate.acquire()
+            self._queue.append(op)
+            return False
+
+    def _wait(self, op: _Op) -> bool:
+        """Wait until the operation is settled (False) or is to lead (True)."""
+        assert op.gate is not None
+        op.gate.acquire()
+        return not op.settled
+
+    def _leave(self, op: _Op) -> None:
+        """Give up the leadership, or the place in the queue. Can be run again from any point of itself."""
+        if self._leader is not op:
+            with self._mutex:
+                if self._leader is not op:
+                    if op in self._queue:
+                        self._queue.remove(op)  # not begun: it never happens
+                    return
+        self._clean_up()
+        batch = self._batch
+        if self._stage == _DECIDED:
+            for each in batch:
+                each.settled = True
+        for each in batch:
+            if each.settled and each is not op and each.gate is not None and each.gate.locked():
+                each.gate.release()
+        with self._mutex:
+            queue = deque(each for each in batch if not each.settled and each is not op)
+            queue.extend(self._queue)
+            following = queue.popleft() if queue else None
+            gate = following.gate if following is not None else None
+            # from here to the gate there is no call, so no interruption
+            self._queue = queue
+            self._batch = ()
+            self._stage = _IDLE
+            self._connection = None
+            self._leader = following
+            if gate is not None:
+                gate.release()
+
+    def _clean_up(self) -> None:
+        """Whatever the leader left: an open transaction, the lock."""
+        connection = self._connection
+        if connection is not None and not self._abort(connection) and self._stage == _COMMITTING:
+            self._stage = _DECIDED
+        self._lock.release()
+
+    def _abort(self, connection: sqlite3.Connection) -> bool:
+        """Roll back what is open; True if something was."""
+        try:
+            if not connection.in_transaction:
+                return False
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._database.discard()  # closing rolls back
+        return True
+
+    # ---- the leader's work
+
+    def _lead(self, op: _Op) -> None:
+        try:
+            self._lock.acquire(op.deadline)
+        except ChatError as error:
+            op.error = error
+            self._batch = (op,)
+            self._stage = _DECIDED
+            return
+        with self._mutex:
+            queued = list(self._queue)
+            size = next((n for n, each in enumerate(queued) if each.alone), len(queued))
+            size = min(size, BATCH - 1)
+            batch, rest = [op, *queued[:size]], deque(queued[size:])
+            self._batch = batch
+            self._queue = rest
+        try:
+            try:
+                self._attempt(batch, self._plainly)
+            except _OperationFailed as failure:
+                self._roll_back(failure.__cause__)
+                if len(batch) == 1:
+                    raise
+                self._attempt(batch, self._one_by_one)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, _OperationFailed) else error
+            self._roll_back(cause)
+            for each in batch:
+                each.error = _own(cause)  # each thread raises its own
+            self._stage = _DECIDED
+
+    def _attempt(self, batch: Sequence[_Op], run: Callable[[Transaction, sqlite3.Connection, Sequence[_Op]], None]) -> None:
+        connection = self._connection = self._database.writer()
+        connection.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(connection)
+        run(transaction, connection, batch)
+        transaction.flush()
+        self._stage = _COMMITTING
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._stage = _IDLE
+            raise
+        self._stage = _DECIDED
+
+    @staticmethod
+    def _plainly(transaction: Transaction, connection: sqlite3.Connection, batch: Sequence[_Op]) -> None:
+        for op in batch:
+            op.error = None
+            before = connection.total_changes
+            try:
+                op.result = op.work(transaction)
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) or connection.total_changes != before:
+                    raise _OperationFailed from error
+                op.error = error
+
+    @staticmethod
+    def _one_by_one(transaction: Transaction, connection: sqlite3.Connection, batch: Sequence[_Op]) -> None:
+        for op in batch:
+            op.error = None
+            counted = copy.copy(transaction.counts)
+            connection.execute("SAVEPOINT operation")
+            try:
+                op.result = op.work(transaction)
+            except Exception as error:
+                if not connection.in_transaction:
+                    raise  # rolled back by SQLite, and all of the batch with it
+                connection.execute("ROLLBACK TO operation")
+                transaction.counts = counted
+                op.error = error
+            connection.execute("RELEASE operation")
+
+    def _roll_back(self, cause: BaseException | None) -> None:
+        self._stage = _IDLE
+        if self._connection is not None:
+            self._abort(self._connection)
+        if isinstance(cause, sqlite3.Error):
+            self._database.failed(cause)
+
+
+def _nothing(transaction: Transaction) -> None:
+    """The operation of somebody who only wants to be alone."""
+
+
+def _own(error: BaseException | None) -> Exception:
+    return copy.copy(error) if isinstance(error, Exception) else RuntimeError("the batch failed")
+

@@ -1,0 +1,76 @@
+"""One store a process and directory, however many clients use it.
+
+A kernel lock belongs to the whole process: two stores on one directory would take each other's locks away. So clients
+share one, it is counted, and the last `close()` closes it. The first one's limits hold; everybody is told its events.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from ..core.store import OutboxStore
+    from .store import SQLiteStore
+
+_lock = threading.Lock()
+_open: dict[str, tuple[SQLiteStore, int]] = {}
+
+
+class SharedStore:
+    """One client's share of a store: the store's verbs, and a `close()` of its own, which is idempotent."""
+
+    def __init__(self, store: SQLiteStore, emit: Any) -> None:
+        self._store = store
+        self._emit = emit
+        self._closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        """The last one closes the store."""
+        with _lock:
+            if self._closed:
+                return
+            self._closed = True
+            directory = self._store.directory
+            store, count = _open[directory]
+            if self._emit in store.listeners:
+                store.listeners.remove(self._emit)
+            if count > 1:
+                _open[directory] = store, count - 1
+                return
+            del _open[directory]
+            store.close()
+
+
+def open_store(directory: str | os.PathLike[str], **options: Any) -> OutboxStore:
+    """The store of `directory`; `options` as for `SQLiteStore`. Close it when done. Raises SettingsError, StorageError."""
+    from .store import SQLiteStore  # heavy: sqlite3 and persistqueue
+
+    path = os.path.abspath(directory)
+    path = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+    emit = options.get("emit")
+    with _lock:
+        known = _open.get(path)
+        if known is None:
+            store = SQLiteStore(path, **options)
+            _open[path] = store, 1
+        else:
+            store, count = known
+            if emit is not None:
+                store.listeners.append(emit)
+            _open[path] = store, count + 1
+    # it has every verb of the store, by __getattr__
+    return cast("OutboxStore", SharedStore(store, emit))
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,633 @@
+"""The outbox on disk: `core.store.OutboxStore` over one SQLite file, shared by threads and processes.
+
+`OutboxQueue` is persistqueue's `SQLiteAckQueue` with our table: its way of opening, naming and serialising, its columns
+and status codes. As it comes, that class is neither safe for several processes nor able to express keys, delays or order;
+so what it would do to the table is done here instead, and verbs that would do harm refuse by name.
+
+`SQLiteStore` has the verbs of an outbox. Each change is one operation of the group commit, which writes under the file
+lock; each query reads what is committed, on another connection, and never waits for a writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+from persistqueue import SQLiteAckQueue
+from persistqueue.serializers import json as json_serializer
+
+from ..core.clock import Clock
+from ..core.errors import OutboxFullError, SettingsError, StorageError
+from ..core.events import Event, OutboxQuarantined
+from ..core.store import Claim, Entry, Lane, LaneStatus, Park, Put, Row, Selection, Stats
+from . import files, lanes, quarantine, rows, schema
+from .database import Database, leak
+from .group_commit import GroupCommit, Transaction
+from .owners import Owners
+
+T = TypeVar("T")
+
+logger = logging.getLogger("chatsdk.outbox")
+
+WAL_KEPT = 16 << 20
+"""Bytes that the write-ahead log keeps on disk after a burst."""
+
+PURGE_EVERY = 256
+"""Results between two looks for what may be forgotten."""
+
+LOOK_FOR_DEAD = 0.2
+"""Seconds between two looks whether other owners live, while there is other work."""
+
+IDS_AT_ONCE = 200
+"""Rows retried or discarded in one transaction."""
+
+_OLDEST_SQLITE = (3, 38, 0)  # RETURNING, json_each
+
+
+# ---- persistqueue
+
+
+def _refuse(verb: str, instead: str) -> Any:
+    def refused(self: OutboxQueue, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"SQLiteAckQueue.{verb} would break the outbox's accounting; use {instead}")
+
+    refused.__name__ = verb
+    return refused
+
+
+class OutboxQueue(SQLiteAckQueue):
+    """Two connections to an outbox file, by persistqueue's conventions. Counts and `queue()` tell the truth of the table;
+    what would change a row refuses with TypeError. Raises Unusable, SettingsError, sqlite3.Error."""
+
+    _SQL_CREATE = schema.CREATE_TABLE
+
+    def __init__(self, directory: str, file: str = schema.FILE, *, new: bool = False, timeout: float = 2.0) -> None:
+        self._pid = os.getpid()
+        self._new = new
+        super().__init__(
+            directory,
+            auto_resume=False,
+            name=schema.QUEUE_NAME,
+            multithreading=True,
+            timeout=timeout,
+            serializer=json_serializer,
+            db_file_name=file,
+        )
+        self.reader: sqlite3.Connection = self._getter
+        self.writer: sqlite3.Connection = self._putter
+        self.reader.execute("PRAGMA query_only = ON")
+
+    def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
+        file = os.path.join(path, self.db_file_name)
+        connection = sqlite3.connect(
+            f"file:{quote(file)}?mode=rw",  # never makes the file: that is `Database`'s business
+            uri=True,
+            timeout=timeout,
+            isolation_level=None,
+            check_same_thread=not multithreading,
+            cached_statements=256,
+        )
+        try:
+            if not self._new:
+                quarantine.judge(connection, file)
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise SettingsError(
+                    f"the file system of {path} cannot do write-ahead logging",
+                    hint="put the state directory on a local disk (CHATSDK_STATE_DIR)",
+                )
+            for pragma in ("synchronous = FULL", "fullfsync = ON", f"journal_size_limit = {WAL_KEPT}"):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # ---- true
+
+    @property
+    def total(self) -> int:
+        """Pending rows, of all processes."""
+        return self._count()
+
+    @total.setter
+    def total(self, value: int) -> None:
+        """The table counts; persistqueue's own number is not kept."""
+
+    def _count(self) -> int:
+        if self._new or self._getter is None:
+            return 0
+        return int(self._getter.execute("SELECT pending FROM counters").fetchone()[0])
+
+    def _ack_count_via_status(self, status: str) -> int:
+        # a number in the text, not a parameter: only so the partial indexes are used
+        query = f"SELECT count(*) FROM {schema.TABLE} WHERE status = {int(status)}"
+        return int(self._getter.execute(query).fetchone()[0])
+
+    def __del__(self) -> None:
+        opened = [each for each in (getattr(self, "_getter", None), getattr(self, "_putter", None)) if each is not None]
+        if os.getpid() != self._pid:
+            leak(*opened)
+            return
+        for each in opened:
+            each.close()
+
+    # ---- refused
+
+    put: Any = _refuse("put", "SQLiteStore.put")
+    get: Any = _refuse("get", "SQLiteStore.claim")
+    get_nowait: Any = _refuse("get_nowait", "SQLiteStore.claim")
+    ack: Any = _refuse("ack", "SQLiteStore.finish")
+    ack_failed: Any = _refuse("ack_failed", "SQLiteStore.bury")
+    nack: Any = _refuse("nack", "SQLiteStore.park or release")
+    update: Any = _refuse("update", "SQLiteStore.park; what was accepted never changes")
+    task_done: Any = _refuse("task_done", "SQLiteStore.finish")
+    full: Any = _refuse("full", "SQLiteStore.stats and the limits it was opened with")
+    resume_unack_tasks: Any = _refuse("resume_unack_tasks", "SQLiteStore.sweep, which frees the lanes of the dead only")
+    clear_acked_data: Any = _refuse("clear_acked_data", "SQLiteStore.sweep")
+    shrink_disk_usage: Any = _refuse("shrink_disk_usage", "sqlite3's VACUUM while no process has the outbox open")
+
+
+# ---- the store
+
+
+class SQLiteStore:
+    """See `core.store.OutboxStore` for the verbs.
+
+    directory     the state directory; made (0700) if it is missing
+    lock_timeout  seconds to wait for other processes' writing before a call gives up with StorageError
+    max_pending   rows that may wait; max_bytes: stored bytes that waiting and dead rows may take
+    emit          told of `OutboxQuarantined`
+
+    A process opens a directory once; `shared.open_store` sees to that. Raises SettingsError or StorageError.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        clock: Clock,
+        lock_timeout: float = 2.0,
+        max_pending: int = 1_000_000,
+        max_bytes: int = 1 << 30,
+        emit: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        files.require_locks()
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise SettingsError(
+                f"SQLite {sqlite3.sqlite_version} is too old for the outbox", hint="use a Python with SQLite 3.38 or later"
+            )
+        self.directory = os.path.realpath(os.path.dirname(os.path.abspath(directory)))
+        self.directory = os.path.join(self.directory, os.path.basename(os.path.abspath(directory)))
+        self.listeners: list[Callable[[Event], None]] = [emit]
+        self._clock = clock
+        self._lock_timeout = lock_timeout
+        self._room = rows.Room(max_pending, max_bytes)
+        self._owners = Owners(os.path.join(self.directory, "owners"))
+        self._database = Database(self.directory, self._connect, clock)
+        self._file_lock = files.FileLock(os.path.join(self.directory, "write.lock"), clock)
+        self._commit = self._new_commit()
+        self._pid = os.getpid()
+        self._closed = False
+        self._held: object | None = None
+        self._still = False
+        self._finished = PURGE_EVERY - 1  # a process that finishes little forgets something too
+        self._looked_for_dead = 0.0
+        self._parked_first = False
+        self._orphans: list[list[Claim]] = []
+        _enter(self)
+        try:
+            files.make_directory(self.directory)
+            self._read(lambda connection: None)
+        except BaseException:
+            _leave(self)
+            self._database.close()
+            self._file_lock.close()
+            raise
+
+    def _connect(self, file: str, new: bool) -> OutboxQueue:
+        return OutboxQueue(self.directory, file, new=new, timeout=self._lock_timeout)
+
+    def _new_commit(self) -> GroupCommit:
+        return GroupCommit(self._database, self._file_lock, self._clock, self._lock_timeout)
+
+    # ---- in
+
+    def put(self, entry: Entry) -> Put:
+        """Make one message durable. Raises KeyReusedError, OutboxFullError, InvalidMessage, StorageError."""
+        new = schema.encode(entry)
+        reserve = self._database.reserve
+
+        def work(tx: Transaction) -> tuple[Row, bool, rows.LaneFacts | None]:
+            if not reserve.exists() and not reserve.make():
+                raise OutboxFullError(
+                    "the disk is nearly full; what room is left is kept for messages on their way out",
+                    hint=f"free at least {files.RESERVE >> 20} MiB on the disk of {self.directory}",
+                )
+            return rows.put(tx, new, self._room)
+
+        try:
+            row, created, lane = self._write(work, drains=False)
+        except StorageError as error:
+            if error.code == "disk_full":
+                raise OutboxFullError(error.message, hint=error.hint) from error
+            raise
+        return Put(row, created, lanes.as_status(lane, self._owners.is_alive))
+
+    # ---- out
+
+    def claim(
+        self,
+        now: float,
+        *,
+        limit: int = 25,
+        lane: Lane | None = None,
+        users: Collection[str] | None = None,
+        skip_users: Collection[str] = (),
+    ) -> Claim | None:
+        """Take a lane that is due."""
+        who = lanes.Who(users, skip_users)
+        if lane is None and not self._orphans:
+            due = self._next_due(now, who)
+            if due is None or due > now:
+                return None  # the lock is for those who have something to do
+        me = self._owners.claim_id()
+        box: list[Claim] = []
+
+        def work(tx: Transaction) -> Claim | None:
+            box.clear()
+            for orphan in self._orphans:
+                for each in orphan:
+                    lanes.give_back(tx, each.lane)
+            looked = self._time_to_look_for_dead()
+            if looked:
+                lanes.take_from_the_dead(tx, me, self._owners.is_alive)
+            found = lanes.claim(tx, me, now, limit, lane, who, self._parked_first)
+            if found is None and not looked and lanes.take_from_the_dead(tx, me, self._owners.is_alive):
+                found = lanes.claim(tx, me, now, limit, lane, who, self._parked_first)
+            box.extend([found] if found is not None else [])
+            return found
+
+        orphans = len(self._orphans)
+        try:
+            found = self._write(work)
+        except Exception:
+            raise
+        except BaseException:
+            self._orphans.append(box)  # Ctrl-C: if it was claimed, nobody knows; the next claim gives it back
+            raise
+        del self._orphans[:orphans]
+        self._parked_first = not self._parked_first  # neither kind starves the other
+        return found
+
+    def finish(
+        self,
+        lane: Lane,
+        row: int,
+        result: Mapping[str, Any] | None,
+        now: float,
+        *,
+        attempts: int = 1,
+        more: int = 0,
+    ) -> Sequence[Row]:
+        """The row was delivered."""
+        text = schema.optional_json(result)
+        self._finished += 1
+        purge = self._finished % PURGE_EVERY == 0
+
+        def work(tx: Transaction) -> Sequence[Row]:
+            following = rows.finish(tx, self._owners.me, lane, row, text, now, attempts, more)
+            if purge or not self._database.reserve.exists():
+                rows.purge(tx, now, self._results_kept())
+            return following
+
+        return self._write(work)
+
+    def bury(
+        self,
+        lane: Lane,
+        row: int,
+        reason: str,
+        error: Mapping[str, Any] | None,
+        now: float,
+        *,
+        attempts: int = 0,
+        more: int = 0,
+    ) -> Sequence[Row]:
+        """The row is a dead letter."""
+        text = schema.optional_json(error)
+        return self._write(lambda tx: rows.bury(tx, self._owners.me, lane, row, reason, text, now, attempts, more))
+
+    def park(self, lane: Lane, row: int | None, park: Park) -> None:
+        """The lane waits."""
+        now = self._clock.time()
+        self._write(lambda tx: rows.park(tx, self._owners.me, lane, row, park, now))
+
+    def release(self, lane: Lane) -> None:
+        """Give the lane back; nothing happens if it is not ours."""
+
+        def work(tx: Transaction) -> None:
+            found = lanes.status(tx, lane)
+            if found is not None and found[0] is not None and found[0] == self._owners.me:
+                lanes.give_back(tx, lane)
+
+        self._write(work)
+
+    def wake(self, *, user: str | None = None, lane: Lane | None = None) -> int:
+        """Let parked lanes be tried at once."""
+        if not self._read(lambda connection: lanes.any_to_wake(connection, user, lane)):
+            return 0
+        return self._write(lambda tx: lanes.wake(tx, user, lane))
+
+    # ---- by hand
+
+    def retry(self, ids: Collection[int], now: float, ttl: float) -> int:
+        """Dead letters go out again."""
+        return self._in_portions(ids, lambda tx, some: rows.retry(tx, some, now, ttl))
+
+    def discard(self, ids: Collection[int], now: float) -> int:  # noqa: ARG002 - a store elsewhere may note when
+        """Give rows up."""
+
+        def work(tx: Transaction, some: Sequence[int]) -> int:
+            lanes.take_from_the_dead(tx, self._owners.me, self._owners.is_alive)
+            return rows.discard(tx, some)
+
+        return self._in_portions(ids, work)
+
+    def _in_portions(self, ids: Collection[int], work: Callable[[Transaction, Sequence[int]], int]) -> int:
+        ordered = sorted(set(ids))
+        count = 0
+        for start in range(0, len(ordered), IDS_AT_ONCE):
+            some = ordered[start : start + IDS_AT_ONCE]
+            count += self._write(lambda tx, some=some: work(tx, some))  # type: ignore[misc]
+        return count
+
+    # ---- looking
+
+    def get(self, *, id: int | None = None, key: str | None = None) -> Row | None:  # noqa: A002 - the user's word
+        """One row in any state."""
+        return self._read(lambda connection: rows.get(connection, id, key))
+
+    def list(self, selection: Selection) -> Sequence[Row]:
+        """Rows by id, ascending."""
+        return self._read(lambda connection: rows.select(connection, selection))
+
+    def lane_status(self, lane: Lane) -> LaneStatus:
+        """What is known of a lane."""
+        return lanes.as_status(self._read(lambda connection: lanes.status(connection, lane)), self._owners.is_alive)
+
+    def next_due(
+        self, now: float, *, users: Collection[str] | None = None, skip_users: Collection[str] = ()
+    ) -> float | None:
+        """When the next lane that no living process owns may be tried."""
+        return now if self._orphans else self._next_due(now, lanes.Who(users, skip_users))
+
+    def _next_due(self, now: float, who: lanes.Who) -> float | None:
+        def query(connection: sqlite3.Connection) -> float | None:
+            def is_dead() -> bool:
+                return any(
+                    not self._owners.is_alive(owner) and lanes.owned_by(connection, owner, who)
+                    for owner in lanes.owners(connection, self._owners.me)
+                )
+
+            return lanes.next_due(connection, now, who, is_dead)
+
+        return self._read(query)
+
+    def stats(self) -> Stats:
+        """Loss accounting."""
+
+        def query(connection: sqlite3.Connection) -> Stats:
+            now = self._clock.time()
+            connection.execute("BEGIN")  # all figures of one moment
+            try:
+                counted = rows.counters(connection)
+                count, oldest = rows.oldest(connection)
+                due = lanes.next_due(connection, now, lanes.Who(), lambda: count > 0)
+            finally:
+                connection.execute("ROLLBACK")
+            return Stats(**counted, lanes=count, oldest=oldest, next_attempt_at=due)
+
+        return self._read(query)
+
+    # ---- keeping house
+
+    def sweep(self, now: float) -> None:
+        """Forget old results, free what the dead hold, undo what a clock that was set back did."""
+        self._database.reserve.make()
+
+        def work(tx: Transaction) -> int:
+            lanes.take_from_the_dead(tx, self._owners.me, self._owners.is_alive)
+            lanes.clock_went_back(tx, self._clock.time())
+            return rows.purge(tx, now, self._results_kept())
+
+        while self._write(work) >= rows.PURGE:
+            pass  # a full portion: there may be more
+        self._owners.sweep()
+
+    def _results_kept(self) -> int:
+        """Few while the disk is full: a result takes more room than the row that it was."""
+        return rows.RESULTS_KEPT if self._database.reserve.exists() else 100
+
+    def _time_to_look_for_dead(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._looked_for_dead < LOOK_FOR_DEAD:
+            return False
+        self._looked_for_dead = now
+        return True
+
+    def close(self) -> None:
+        """Release lanes and files."""
+        if self._closed:
+            return
+        me = self._owners.me
+        if me is not None and self._pid == os.getpid():
+            with contextlib.suppress(StorageError, SettingsError):  # others see that we are gone
+                self._write(lambda tx: lanes.free(tx, me))
+        self._closed = True
+        _leave(self)
+        if self._pid != os.getpid():
+            return
+        held = self._commit.hold(self._lock_timeout)
+        if held is None:
+            return  # a commit hangs: its end is the process's end
+        try:
+            self._database.close()
+            self._owners.close()
+            self._file_lock.close()
+        finally:
+            self._commit.resume(held)
+
+    # ---- the way to the disk
+
+    def _write(self, work: Callable[[Transaction], T], *, drains: bool = True) -> T:
+        self._check()
+        try:
+            try:
+                return self._commit.run(work)
+            except sqlite3.Error as error:
+                if not (drains and _is_full(error) and self._database.reserve.spend()):
+                    raise
+                return self._commit.run(work)
+        except sqlite3.Error as error:
+            raise _translated(error, self._database.path) from error
+        finally:
+            self._tell()
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        self._check()
+        database = self._database
+        try:
+            for _ in range(3):
+                with database.mutex:
+                    connection = database.reader()
+                    if connection is not None:
+                        return query(connection)
+                self._commit.run(lambda tx: None)
+        except sqlite3.Error as error:
+            raise _translated(error, database.path) from error
+        finally:
+            self._tell()
+        raise StorageError(f"{database.path} is exchanged all the time", hint="look who does that")
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            self._after_fork()
+        if self._closed:
+            raise StorageError("the outbox is closed", code="closed", hint="the client was closed; open another one")
+
+    def _tell(self) -> None:
+        """Say what happened to the file. Handlers may use the store: nothing is held here."""
+        news = self._database.news
+        while news:
+            try:
+                found = news.pop(0)
+            except IndexError:
+                return  # another thread was quicker
+            if not found.kept:
+                logger.error("%s: %s; a new outbox was begun", self._database.path, found.why)
+                continue
+            logger.error(
+                "%s could not be used (%s); it is kept as %s, %d of its messages were saved into a new one",
+                self._database.path,
+                found.why,
+                found.kept,
+                found.salvaged,
+            )
+            event = OutboxQuarantined(
+                at=self._clock.time(), path=found.kept, salvaged=found.salvaged, error=found.why
+            )
+            for listener in tuple(self.listeners):
+                listener(event)
+
+    # ---- forks
+
+    def _before_fork(self) -> None:
+        if self._pid != os.getpid():
+            return
+        self._held = self._commit.hold(self._lock_timeout + 1.0)
+        self._still = self._held is not None and self._database.before_fork(self._lock_timeout)
+
+    def _after_fork_in_parent(self) -> None:
+        if self._still:
+            self._still = False
+            self._database.after_fork_in_parent()
+        held, self._held = self._held, None
+        if held is not None:
+            self._commit.resume(held)
+
+    def _after_fork(self) -> None:
+        """In the child: everything open is the parent's; begin afresh at the next call."""
+        if self._pid == os.getpid():
+            return
+        busy = self._commit.in_transaction and not self._still
+        self._held, self._still = None, False
+        self._database.after_fork_in_child(in_transaction=busy)
+        self._file_lock.close()
+        self._owners.forget()
+        self._orphans = []
+        self._commit = self._new_commit()
+        self._pid = os.getpid()
+
+
+# ---- errors
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) or 0
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return _code(error) & 0xFF == sqlite3.SQLITE_FULL or _code(error) == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
+def _translated(error: sqlite3.Error, path: str) -> StorageError:
+    code = _code(error) & 0xFF
+    if _is_full(error):
+        return StorageError("the disk is full", code="disk_full", hint=f"free some room on the disk of {path}")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageError(f"another program holds {path}", code="locked", hint="close what has the file open")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return StorageError(
+            f"{path} cannot be written: {error}",
+            code="read_only",
+            hint="this user needs to write the state directory; see its owner, its mode and how its disk is mounted",
+        )
+    if quarantine.is_damage(error):
+        return StorageError(
+            f"{path} was damaged: {error}", code="damaged", hint="try again: a new outbox takes its place"
+        )
+    return StorageError(f"{path}: {error}", hint="see the disk's health and the system's log")
+
+
+# ---- all stores of this process
+
+_stores: weakref.WeakValueDictionary[str, SQLiteStore] = weakref.WeakValueDictionary()
+_stores_lock = threading.Lock()
+
+
+def _enter(store: SQLiteStore) -> None:
+    with _stores_lock:
+        if store.directory in _stores:
+            raise SettingsError(
+                f"{store.directory} is open in this process already", hint="chatsdk.outbox.shared.open_store shares it"
+            )
+        _stores[store.directory] = store
+
+
+def _leave(store: SQLiteStore) -> None:
+    with _stores_lock:
+        if _stores.get(store.directory) is store:
+            del _stores[store.directory]
+
+
+def _before_fork() -> None:
+    _stores_lock.acquire()
+    for store in list(_stores.values()):
+        store._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for store in list(_stores.values()):
+        store._after_fork_in_parent()
+    _stores_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _stores_lock
+    _stores_lock = threading.Lock()
+    for store in list(_stores.values()):
+        store._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
