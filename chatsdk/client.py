@@ -1,0 +1,242 @@
+"""The client: puts the parts together, and has no logic of its own.
+
+`ChatClient` is a cheap view of one user over `Parts`, which all views share: settings, pipeline, outbox, worker and one
+token manager per user. Nothing is opened, started or imported before it is needed: a client that only enqueues never
+loads an HTTP library, and one that is made and dropped leaves no trace.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from .config import load_settings
+from .core.models import Channel
+from .core.tokens import Token
+from .parts import Parts
+from .resources.channels import Channels, PresenceResource, Typing, Users
+from .resources.messages import Messages
+from .resources.outbox import OutboxResource
+from .resources.receipt import Receipt
+
+if TYPE_CHECKING:
+    from .auth import SignedTokens
+    from .core.backend import Backend
+    from .core.clock import Clock
+    from .core.events import Event
+    from .core.exchange import Call
+    from .core.models import Attachment
+    from .core.settings import Settings
+    from .core.store import OutboxStore
+    from .core.tokens import Secret, TokenRequest
+    from .resilience.circuits import Circuits
+    from .resources.sending import Sender
+
+T = TypeVar("T")
+E = TypeVar("E", bound="Event")
+Handler = Callable[[E], object]
+
+_warned_of_loop = threading.Event()
+
+
+class ChatClient:
+    """A blocking, thread-safe chat client.
+
+    Every setting can be given as an argument; else it comes from `CHATSDK_*`, the TOML file, or its default (the README
+    lists them; `chatsdk config` shows values and where they came from). Making a client opens and starts nothing.
+
+    token_provider  called with a TokenRequest, returns a token (str or Token)
+    signed_tokens   a backend that signs its users' tokens itself
+    plugins         plugin modules or objects beside those found by entry points; `discover=False`: only these
+    store           another place for the outbox (`chatsdk.core.store.OutboxStore`)
+
+    Raises SettingsError for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | Secret | None = None,
+        *,
+        user: str | None = None,
+        profile: str | None = None,
+        config: str | None = None,
+        token_provider: Callable[[TokenRequest], str | Token] | None = None,
+        signed_tokens: SignedTokens | None = None,
+        plugins: Sequence[Any] = (),
+        store: OutboxStore | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> None:
+        given = {"url": url, "token": token, "user": user, "profile": profile, **settings}
+        self._parts = Parts(
+            load_settings({name: value for name, value in given.items() if value is not None}, config=config),
+            provider=token_provider,
+            signed=signed_tokens,
+            plugins=plugins,
+            store=store,
+            clock=clock,
+        )
+        self._is_view = False
+        self._build(None)
+
+    def _build(self, user: str | None) -> None:
+        self._user = user
+        self.messages = Messages(self)
+        self.channels = Channels(self)
+        self.presence = PresenceResource(self)
+        self.users = Users(self)
+        self.typing = Typing(self)
+        self.outbox = OutboxResource(self._parts.outbox, self._parts.receipt, user)
+
+    # ---- users
+
+    @property
+    def user(self) -> str:
+        """On whose behalf this client (or view) speaks."""
+        return self._parts.users.default if self._user is None else self._user
+
+    def as_user(self, user: str, token: str | Token | None = None) -> ChatClient:
+        """A cheap view of this client that speaks for `user`: it shares connections, outbox and worker. Without `token` the
+        user's tokens come from the client's provider, command or signer."""
+        view = object.__new__(ChatClient)
+        view._parts = self._parts
+        view._is_view = True
+        view._build(user)
+        if token is not None:
+            self._parts.users.replace(user, token)
+        return view
+
+    def connect_user(
+        self, user: str, token: str | None = None, *, ws_token: str | None = None, refresh_token: str | None = None
+    ) -> ChatClient:
+        """Speak for `user` from now on, with this session. Returns this client. A user whose session was lost goes on sending."""
+        self._parts.users.replace(user, Token(token or "", ws_token, refresh_token))
+        self._build(user)
+        return self
+
+    # ---- the main job
+
+    def send(
+        self,
+        channel: str | Channel,
+        text: str,
+        *,
+        attachments: Sequence[Attachment] = (),
+        reply_to: str | None = None,
+        parent_id: str | None = None,
+        key: str | None = None,
+        ttl: float | None = None,
+        wait: float | None = None,
+    ) -> Receipt:
+        """Send a message; the same as `chat.messages.send`, which says it all."""
+        return self.messages.send(
+            channel,
+            text,
+            attachments=attachments,
+            reply_to=reply_to,
+            parent_id=parent_id,
+            key=key,
+            ttl=ttl,
+            wait=wait,
+        )
+
+    def call(self, call: Call[T], *, timeout: float | None = None, fresh: bool = False) -> T:
+        """Make a direct call, built by the backend, through the whole pipeline.
+
+        timeout: seconds for everything: waiting, refresh, retries (None: the setting); fresh: past the cache.
+        Raises NotSentError, OutcomeUnknownError, StatusError, TokenExpiredError, PluginError.
+        """
+        warn_on_event_loop()
+        return self._parts.call(call, timeout=timeout, fresh=fresh)
+
+    # ---- events
+
+    @overload
+    def on(self, event: type[E], handler: Handler[E]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: type[E]) -> Callable[[Handler[E]], Handler[E]]: ...
+    @overload
+    def on(self, event: str, handler: Handler[Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: str) -> Callable[[Handler[Any]], Handler[Any]]: ...
+    def on(self, event: Any, handler: Any = None) -> Any:
+        """Call `handler` with every event of a class (or its seed name, "message:sent"); returns a function that ends that.
+        Without `handler` it is a decorator. Handlers run in the thread where it happened; one that raises is logged."""
+        if handler is not None:
+            return self._parts.emitter.subscribe(event, handler)
+
+        def decorate(function: Handler[Any]) -> Handler[Any]:
+            self._parts.emitter.subscribe(event, function)
+            return function
+
+        return decorate
+
+    # ---- the rest
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._parts.settings
+
+    @property
+    def circuits(self) -> Circuits:
+        """The circuits by name ("api", "auth"): state, counts, reset, call."""
+        return self._parts.circuits
+
+    def invalidate(self, pattern: str = "*") -> int:
+        """Forget cached reads whose operation fits `pattern` ("channels.*"). Returns how many."""
+        return int(self._parts.registry.middleware("dedup").invalidate(pattern))
+
+    def plugins(self) -> Sequence[Mapping[str, Any]]:
+        """Every plugin: name, distribution, version, hooks, and why it is disabled if it is."""
+        return self._parts.registry.describe()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Send what waits and stop, within `timeout` seconds (None: the setting `close_timeout`); what is left stays in the
+        outbox. Idempotent. A user's view closes nothing."""
+        if not self._is_view:
+            self._parts.close(timeout)
+
+    def __enter__(self) -> ChatClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ChatClient {self._parts.settings.url}>"
+
+    # ---- for the resources
+
+    @property
+    def _backend(self) -> Backend:
+        return self._parts.backend
+
+    @property
+    def _sender(self) -> Sender:
+        warn_on_event_loop()
+        return self._parts.sender
+
+    def _channel_id(self, channel: str | Channel) -> str:
+        if isinstance(channel, Channel):
+            return channel.id
+        return self._parts.settings.channels.get(channel, channel) if isinstance(channel, str) else channel
+
+
+def warn_on_event_loop() -> None:
+    """A blocking call on a running event loop stops every task of it: say so, once."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or _warned_of_loop.is_set():
+        return
+    if asyncio._get_running_loop() is not None:
+        import warnings
+
+        _warned_of_loop.set()
+        warnings.warn(
+            "chatsdk blocks: on an event loop call it as `await asyncio.to_thread(chat.send, ...)`",
+            RuntimeWarning,
+            stacklevel=4,
+        )

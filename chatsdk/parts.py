@@ -1,0 +1,321 @@
+"""What all views of one client share, each part made when it is first needed.
+
+Capabilities are handed from one part to another as plain callables: the auth middleware is given `authorize`, the
+worker is given `send`, the token managers are given `refresh`. No part knows another part's class.
+
+After a fork the child gets fresh locks and drops the parent's sockets unused; outbox and token managers look after
+themselves. At exit the main thread drains for at most `exit_timeout` and says where the rest lies.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import config
+from .core.errors import NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
+from .core.exchange import Call, Request, Response
+from .core.identity import uuid7
+from .core.models import Message
+from .core.store import Row
+from .core.tokens import Token
+from .resilience.budget import RetryBudget
+from .resilience.circuits import Circuits
+from .resilience.emitter import Emitter
+from .resilience.metrics import Metrics
+from .resilience.system_clock import SystemClock
+from .resources.receipt import Receipt
+from .resources.sending import Sender
+from .users import Users
+
+if TYPE_CHECKING:
+    from .auth import SignedTokens
+    from .core.backend import Backend
+    from .core.clock import Clock
+    from .core.events import Event
+    from .core.settings import Settings
+    from .core.store import OutboxStore
+    from .outbox.outbox import Outbox
+    from .pipeline.registry import Registry
+    from .pipeline.transport import Transport
+
+T = TypeVar("T")
+
+
+class Parts:
+    """The parts of one client. Also what plugins get as `client` (`chatsdk.plugin.PluginClient`)."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        provider: Callable[..., str | Token] | None = None,
+        signed: SignedTokens | None = None,
+        plugins: Sequence[Any] = (),
+        store: OutboxStore | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        settings.require("url")
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.random = random
+        self.closing = threading.Event()
+        self.metrics = Metrics(self.clock)
+        self.budget = RetryBudget(settings.retry_budget)
+        self.emitter = Emitter(self.clock)
+        self.circuits = Circuits(clock=self.clock, emit=self.emit, settings=settings)
+        self._plugins = plugins
+        self._given_store = store
+        self._lock = threading.RLock()
+        self._made: dict[str, Any] = {}
+        self._closed = False
+        self.users = Users(
+            settings,
+            provider=provider,
+            signed=signed,
+            clock=self.clock,
+            emit=self.emit,
+            refresh=self._refresh,
+            refresh_refused=lambda body: self.backend.refresh_refused(body),
+            pairs=self._pairs,
+            on_token=self._on_token,
+        )
+        _call_weakly(self, "after_fork", lambda call: os.register_at_fork(after_in_child=call))
+
+    # ---- parts that are made when they are first needed
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        made = self._made.get(name)
+        if made is None:
+            with self._lock:
+                made = self._made.get(name)
+                if made is None:
+                    made = self._made[name] = make()
+        return made  # type: ignore[no-any-return]
+
+    @property
+    def registry(self) -> Registry:
+        """The plugins of this client."""
+        return self._once("registry", self._make_registry)
+
+    @property
+    def backend(self) -> Backend:
+        """The chat system that is spoken to."""
+        return self._once("backend", self._make_backend)
+
+    @property
+    def transport(self) -> Transport:
+        """The bare exchange with the server."""
+        return self._once("transport", self._make_transport)
+
+    @property
+    def chain(self) -> Callable[[Request], Response]:
+        """The whole pipeline, composed once."""
+        return self._once("chain", lambda: self.registry.chain(self.transport))
+
+    @property
+    def sender(self) -> Sender:
+        """What `send` runs through."""
+        return self._once("sender", self._make_sender)
+
+    def outbox(self) -> Outbox:
+        """The outbox; the first call opens it. Raises SettingsError, StorageError."""
+        return self._once("outbox", self._make_outbox)
+
+    def _make_registry(self) -> Registry:
+        from .pipeline.registry import Registry
+
+        return Registry(self, self._plugins)
+
+    def _make_backend(self) -> Backend:
+        name = self.settings.backend
+        if name == "chatsdk":
+            from .core.chatsdk_backend import ChatSDKBackend
+
+            return ChatSDKBackend()
+        backend: Backend | None = self.registry.backend(self.settings)
+        if backend is None:
+            raise SettingsError(f"no plugin has a backend {name!r}", hint="`chatsdk plugins` lists what is installed")
+        return backend
+
+    def _make_transport(self) -> Transport:
+        from .pipeline.transport import Transport
+
+        return Transport.from_settings(self.settings, clock=self.clock, on_skew=self.users.observe_skew)
+
+    def _make_sender(self) -> Sender:
+        return Sender(self.settings, self.backend, self.clock, self.registry.accept, self.outbox, self.receipt)
+
+    def _make_outbox(self) -> Outbox:
+        from .outbox.outbox import Outbox
+
+        settings = self.settings
+        outbox = Outbox(
+            self._given_store or self._open_store(),
+            self.send,
+            self.backend,
+            clock=self.clock,
+            random=self.random,
+            emit=self.emit,
+            users=self.users.allowed,
+            lost=self.users.lost,
+            circuit_open=lambda: self.circuits["api"].retry_after,
+            last_success=lambda: self.metrics.last_success,
+            background=settings.background,
+            workers=settings.workers,
+            timeout=settings.timeout,
+            ttl=settings.ttl,
+            max_strikes=settings.max_strikes,
+            sweep_interval=settings.sweep_interval,
+        )
+        if self.settings.background and self.settings.exit_timeout > 0:
+            _call_weakly(self, "at_exit", atexit.register)
+        return outbox
+
+    def _open_store(self) -> OutboxStore:
+        from .outbox.shared import open_store
+
+        return open_store(
+            self.state_directory(),
+            clock=self.clock,
+            lock_timeout=self.settings.lock_timeout,
+            max_pending=self.settings.max_pending,
+            max_bytes=self.settings.max_bytes,
+            emit=self.emit,
+        )
+
+    def state_directory(self) -> Path:
+        """Where this client's outbox lies, made and checked. Raises SettingsError, StorageError."""
+        path = config.state_directory(self.settings)
+        config.prepare_directory(path)
+        return path
+
+    # ---- what the parts ask of each other
+
+    def send(self, request: Request) -> Response:
+        """The pipeline, as the outbox calls it."""
+        return self.chain(request)
+
+    def call(self, call: Call[T], *, timeout: float | None = None, fresh: bool = False) -> T:
+        """A direct call through the pipeline; see `ChatClient.call`."""
+        seconds = self.settings.timeout if timeout is None else timeout
+        request = call.request.replace(
+            correlation_id=uuid7(self.clock.time(), os.urandom(10)),
+            deadline=self.clock.monotonic() + seconds,
+            fresh=fresh,
+        )
+        return call.parse(self.chain(request))
+
+    def emit(self, event: Event) -> None:
+        """Tell the handlers of `chat.on` and the plugins."""
+        self.emitter.emit(event)
+        registry = self._made.get("registry")
+        if registry is not None:
+            registry.event(event)
+
+    def authorize(self, request: Request, force: bool) -> Mapping[str, str]:
+        """Headers that prove who `request.user` is."""
+        return self.users.authorize(request, force)
+
+    def receipt(self, row: Row, outbox: Outbox) -> Receipt:
+        """A receipt for a row."""
+        return Receipt(row, outbox, _read_message)
+
+    def _refresh(self, user: str, secret: str, deadline: float) -> Token:
+        """Straight through the transport, with a circuit of its own: a probe that meets a 401 must not wait for itself."""
+        call = self.backend.refresh_token(user, secret, now=self.clock.time())
+        request = call.request.replace(correlation_id=uuid7(self.clock.time(), os.urandom(10)), deadline=deadline)
+        return call.parse(self.circuits["auth"].call(self.transport, request, is_failure=_is_outage))
+
+    def _pairs(self) -> Path | None:
+        if self._given_store is not None and not self.settings.state_dir:
+            return None  # somebody else's store, and nobody named a directory
+        return self.state_directory() / "tokens"
+
+    def _on_token(self, user: str) -> None:
+        outbox: Outbox | None = self._made.get("outbox")
+        if outbox is not None:
+            outbox.wake(user=user)
+
+    # ---- the end
+
+    def close(self, timeout: float | None) -> None:
+        """Send what waits and stop, within the limit. Idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        limit = self.settings.close_timeout if timeout is None else timeout
+        end = self.clock.monotonic() + limit
+        outbox: Outbox | None = self._made.get("outbox")
+        if outbox is not None:
+            if self.settings.background:
+                with contextlib.suppress(StorageError):  # the disk can't even say what is left; it stays there
+                    outbox.flush(limit)
+            self.closing.set()
+            outbox.close(max(0.0, end - self.clock.monotonic()))
+            if self._given_store is None:
+                outbox.store.close()
+        self.closing.set()
+        self.users.close(max(0.0, end - self.clock.monotonic()))
+        transport: Transport | None = self._made.get("transport")
+        if transport is not None:
+            transport.close()
+
+    def at_exit(self) -> None:
+        """The interpreter ends and nobody called close()."""
+        outbox: Outbox | None = self._made.get("outbox")
+        if outbox is None or self._closed:
+            return
+        self._closed = True
+        try:
+            left = outbox.drain_at_exit(self.settings.exit_timeout).queued
+        except StorageError as error:
+            print(f"chatsdk: the outbox can't be read: {error}", file=sys.stderr)  # noqa: T201 - see below
+            return
+        if left:
+            where = "" if self._given_store is not None else f" in {config.state_directory(self.settings)}"
+            print(  # noqa: T201 - the last chance to say it; logging may be gone
+                f"chatsdk: {left} message(s) are safe{where}; they go out with the next run, or `chatsdk outbox run`",
+                file=sys.stderr,
+            )
+
+    def after_fork(self) -> None:
+        """In a forked child: fresh locks, and the parent's sockets are left alone."""
+        self._lock = threading.RLock()
+        self.closing = threading.Event()
+        self.emitter.after_fork()
+        self.circuits.after_fork()
+        self.users.after_fork()
+        transport: Transport | None = self._made.get("transport")
+        if transport is not None:
+            transport.abandon()
+
+
+def _read_message(row: Row) -> Message | None:
+    return Message.from_dict(row.result) if row.result else None
+
+
+def _is_outage(error: Exception) -> bool | None:
+    """What counts against the circuit "auth": nothing but silence and 5xx. A refused refresh is an answer."""
+    return isinstance(error, (NotSentError, OutcomeUnknownError, ServerError))
+
+
+def _call_weakly(owner: Any, name: str, register: Callable[[Callable[[], None]], object]) -> None:
+    """Register a method where nothing can be unregistered, without keeping its owner alive."""
+    method = weakref.WeakMethod(getattr(owner, name))
+
+    def call() -> None:
+        bound = method()
+        if bound is not None:
+            bound()
+
+    register(call)

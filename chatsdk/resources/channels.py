@@ -1,0 +1,96 @@
+"""Channels, presence, users and typing: direct calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..core.models import Channel, Member, Presence, User
+
+if TYPE_CHECKING:
+    from ..client import ChatClient
+
+
+class Channels:
+    """`chat.channels`."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+
+    def list(self, *, type: str | None = None, limit: int = 50, offset: int = 0, fresh: bool = False) -> Sequence[Channel]:
+        """The user's channels and all public ones, latest message first; at most 100 at once."""
+        call = self._chat._backend.list_channels(self._chat.user, type=type, limit=limit, offset=offset)
+        return self._chat.call(call, fresh=fresh)
+
+    def get(self, channel: str | Channel, *, fresh: bool = False) -> Channel:
+        """One channel. Raises Forbidden, NotFound."""
+        call = self._chat._backend.get_channel(self._chat.user, self._chat._channel_id(channel))
+        return self._chat.call(call, fresh=fresh)
+
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        members: Sequence[str] = (),
+        type: str = "group",
+        image: str | None = None,
+        config: Mapping[str, bool] | None = None,
+        key: str | None = None,
+    ) -> Channel:
+        """Create a channel; a direct one (`type="messaging"`, one member) that exists is returned. With a `key` it is
+        created once, however often it is asked for."""
+        call = self._chat._backend.create_channel(
+            self._chat.user, type=type, name=name, members=members, image=image, config=config, key=key
+        )
+        return self._chat.call(call)
+
+    def members(self, channel: str | Channel, *, fresh: bool = False) -> Sequence[Member]:
+        """Who is in a channel."""
+        call = self._chat._backend.channel_members(self._chat.user, self._chat._channel_id(channel))
+        return self._chat.call(call, fresh=fresh)
+
+    def leave(self, channel: str | Channel) -> None:
+        """Leave a channel."""
+        self._chat.call(self._chat._backend.leave_channel(self._chat.user, self._chat._channel_id(channel)))
+
+
+class PresenceResource:
+    """`chat.presence`."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+
+    def get(self, channel: str | Channel, *, fresh: bool = False) -> Presence:
+        """Who of a channel is online."""
+        call = self._chat._backend.presence(self._chat.user, self._chat._channel_id(channel))
+        return self._chat.call(call, fresh=fresh)
+
+    def set(self, online: bool) -> None:
+        """Say that this user is (not) here."""
+        self._chat.call(self._chat._backend.set_presence(self._chat.user, online))
+
+
+class Users:
+    """`chat.users`."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+
+    def me(self, *, fresh: bool = False) -> User:
+        """Who the token says this is."""
+        return self._chat.call(self._chat._backend.me(self._chat.user), fresh=fresh)
+
+
+class Typing:
+    """`chat.typing`."""
+
+    def __init__(self, chat: ChatClient) -> None:
+        self._chat = chat
+
+    def start(self, channel: str | Channel) -> None:
+        """Show others in the channel that this user is typing."""
+        self._chat.call(self._chat._backend.typing(self._chat.user, self._chat._channel_id(channel), True))
+
+    def stop(self, channel: str | Channel) -> None:
+        """Take that back."""
+        self._chat.call(self._chat._backend.typing(self._chat.user, self._chat._channel_id(channel), False))
