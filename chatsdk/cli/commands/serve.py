@@ -1,0 +1,73 @@
+"""`chatsdk serve`: the development server, here and now, with what one needs to use it ready to copy."""
+
+from __future__ import annotations
+
+import signal
+
+import click
+
+from ...core.errors import SettingsError
+from .. import exits, output
+from ..options import log_to_stderr
+
+PORT = 5500
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True, help="where to listen")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 lets the system choose")
+@click.option("--data", default=":memory:", show_default=True, help="SQLite file that keeps everything")
+@click.option("--rate-limits", is_flag=True, help="the real server's limits, with 429")
+@click.option("--allow-remote", is_flag=True, help="permit a --host that other machines can reach")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def command(host: str, port: int, data: str, rate_limits: bool, allow_remote: bool, as_json: bool) -> int:
+    """Run a development server until Ctrl-C. It hands out tokens to anybody who can reach it."""
+    try:
+        from ...devserver.server import Ready, RemoteNotAllowed, run
+        from ...devserver.settings import ServerSettings
+        from ...devserver.store.database import DataFileError
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise missing_extra("serve") from None
+
+    def show(ready: Ready) -> None:
+        if as_json:
+            output.line(ready.to_json())
+            return
+        for text in _greeting(ready.url, ready.tokens, ready.channel_id):
+            output.line(text)
+
+    log_to_stderr("WARNING")  # such as the one that comes with --allow-remote
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The server catches these, ends in good order, and raises them again; to end is no failure here.
+        signal.signal(number, _nothing)
+    try:
+        run(ServerSettings(host=host, port=port, data=data, rate_limits=rate_limits, allow_remote=allow_remote), show)
+    except RemoteNotAllowed:
+        raise SettingsError(
+            f"{host} can be reached from other machines, and a development server hands out tokens to anybody",
+            hint="--allow-remote permits it",
+        ) from None
+    except (DataFileError, OSError) as error:
+        raise SettingsError(f"the server can't start: {error}", hint="another --port or --data may help") from None
+    return exits.OK
+
+
+def _nothing(*_: object) -> None:
+    """A signal that was obeyed already."""
+
+
+def missing_extra(command: str) -> SettingsError:
+    """What to raise where the development server's libraries are not installed."""
+    return SettingsError(f"`chatsdk {command}` needs the extra [server]", hint="install chatsdk with the extra [demo]")
+
+
+def _greeting(url: str, tokens: dict[str, str], channel: str) -> list[str]:
+    (first, token), *others = tokens.items()
+    lines = [f"# A chat server for development, at {url}. Copy these into another terminal:", ""]
+    lines += [f"export CHATSDK_URL={url}", f"export CHATSDK_TOKEN={token}  # you are {first}"]
+    for name, other in others:
+        lines.append(f"# or, as {name}:  export CHATSDK_TOKEN={other}")
+    lines += ["", 'chatsdk send general "hello"', f"# general is {channel}; Ctrl-C ends the server"]
+    return lines
