@@ -1,7 +1,7 @@
 """chatsdk: a blocking, thread-safe chat client whose messages arrive.
 
-This is the user's door. Plugin authors come in by `chatsdk.plugin`; nothing else is promised. Names are loaded when they
-are first used: importing the package costs next to nothing and starts nothing.
+This is the user's door. Plugin authors come in by `chatsdk.plugin`; nothing else is promised. Names are loaded when
+they are first used: importing the package costs next to nothing and starts nothing.
 
     from chatsdk import ChatClient
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers see; at run time __getattr__ loads the s
     from .core.errors import ConnectTimeoutError as ConnectTimeoutError
     from .core.errors import DeadlineExceeded as DeadlineExceeded
     from .core.errors import Forbidden as Forbidden
+    from .core.errors import InvalidArgument as InvalidArgument
     from .core.errors import InvalidMessage as InvalidMessage
     from .core.errors import InvalidResponseError as InvalidResponseError
     from .core.errors import KeyReusedError as KeyReusedError
@@ -81,6 +82,7 @@ _HOMES = {
         "ConnectionFailedError",
         "DeadlineExceeded",
         "Forbidden",
+        "InvalidArgument",
         "InvalidMessage",
         "InvalidResponseError",
         "KeyReusedError",
@@ -120,7 +122,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF) + ["__version__"]  # one table, not two lists to keep alike
+__all__ = [*sorted(_HOME_OF), "__version__"]  # one table, not two lists to keep alike
 
 
 if not TYPE_CHECKING:  # a checker that saw this would take every misspelt name for good

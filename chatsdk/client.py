@@ -99,8 +99,8 @@ class ChatClient:
         return self._parts.users.default if self._user is None else self._user
 
     def as_user(self, user: str, token: str | Token | None = None) -> ChatClient:
-        """A cheap view of this client that speaks for `user`: it shares connections, outbox and worker. Without `token` the
-        user's tokens come from the client's provider, command or signer."""
+        """A cheap view of this client that speaks for `user`: it shares connections, outbox and worker. Without `token`
+        the user's tokens come from the client's provider or signer."""
         view = object.__new__(ChatClient)
         view._parts = self._parts
         view._is_view = True
@@ -112,7 +112,8 @@ class ChatClient:
     def connect_user(
         self, user: str, token: str | None = None, *, ws_token: str | None = None, refresh_token: str | None = None
     ) -> ChatClient:
-        """Speak for `user` from now on, with this session. Returns this client. A user whose session was lost goes on sending."""
+        """Speak for `user` from now on, with this session. Returns this client. The messages of a user whose session
+        was lost go out again."""
         self._parts.users.replace(user, Token(token or "", ws_token, refresh_token))
         self._build(user)
         return self
@@ -163,8 +164,9 @@ class ChatClient:
     @overload
     def on(self, event: str) -> Callable[[Handler[Any]], Handler[Any]]: ...
     def on(self, event: Any, handler: Any = None) -> Any:
-        """Call `handler` with every event of a class (or its seed name, "message:sent"); returns a function that ends that.
-        Without `handler` it is a decorator. Handlers run in the thread where it happened; one that raises is logged."""
+        """Call `handler` with every event of a class (or its seed name, "message:sent"); returns a function that ends
+        that. Without `handler` it is a decorator. Handlers run in the thread where it happened; one that raises is
+        logged."""
         if handler is not None:
             return self._parts.emitter.subscribe(event, handler)
 
@@ -195,8 +197,8 @@ class ChatClient:
         return self._parts.registry.describe()
 
     def close(self, timeout: float | None = None) -> None:
-        """Send what waits and stop, within `timeout` seconds (None: the setting `close_timeout`); what is left stays in the
-        outbox. Idempotent. A user's view closes nothing."""
+        """Send what waits and stop, within `timeout` seconds (None: the setting `close_timeout`); what is left stays in
+        the outbox. Idempotent. A user's view closes nothing."""
         if not self._is_view:
             self._parts.close(timeout)
 
@@ -223,7 +225,10 @@ class ChatClient:
     def _channel_id(self, channel: str | Channel) -> str:
         if isinstance(channel, Channel):
             return channel.id
-        return self._parts.settings.channels.get(channel, channel) if isinstance(channel, str) else channel
+        try:
+            return self._parts.settings.channels.get(channel, channel)
+        except TypeError:  # something unhashable: the backend says what is wrong with it
+            return channel
 
 
 def warn_on_event_loop() -> None:

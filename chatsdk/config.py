@@ -64,7 +64,7 @@ def _file(
     # the path has to pass the same checks as any other setting, and only one row is needed for that
     chosen = resolve({"config": named.get("config")}, {"CHATSDK_CONFIG": environ.get("CHATSDK_CONFIG", "")})
     if chosen.config:
-        path = Path(chosen.config).expanduser()
+        path = _expanded(chosen, "config")
         try:
             return (str(path), _read(path)), []
         except OSError as error:
@@ -72,7 +72,7 @@ def _file(
                 f"{path} ({chosen.source('config')}) can't be read: {error.strerror}", code="config_file"
             ) from None
     warnings: list[str] = []
-    for path in (_user_file(), SYSTEM_FILE):
+    for path in (*_user_files(), SYSTEM_FILE):
         try:
             return (str(path), _read(path)), warnings
         except (FileNotFoundError, NotADirectoryError):
@@ -82,10 +82,24 @@ def _file(
     return None, warnings
 
 
-def _user_file() -> Path:
+def _user_files() -> list[Path]:
     import platformdirs  # costs more than the rest of this module
 
-    return platformdirs.user_config_path("chatsdk", appauthor=False) / "config.toml"
+    try:
+        return [platformdirs.user_config_path("chatsdk", appauthor=False) / "config.toml"]
+    except RuntimeError:  # a user without a home
+        return []
+
+
+def _expanded(settings: Settings, name: str) -> Path:
+    """A path setting with "~" replaced: services and files have no shell that would have done it."""
+    path: str = getattr(settings, name)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SettingsError(
+            f"{name} = {path!r} ({settings.source(name)}): there is no home directory", code="state_directory"
+        ) from None
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -97,10 +111,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise SettingsError(f"{path} is no settings file: longer than {MAX_FILE_BYTES} bytes", code="config_file")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # broken TOML and broken UTF-8 are both ValueErrors
-        # tomllib says the line and quotes no values, UnicodeDecodeError would quote them
-        said = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error) or "nested too deeply"
-        raise SettingsError(f"{path}: {said}", code="config_file", hint="correct the TOML file") from None
+    except UnicodeDecodeError:
+        said = "not UTF-8"
+    except RecursionError:
+        said = "nested too deeply"
+    except tomllib.TOMLDecodeError as error:  # it says the line and quotes no value
+        said = str(error).replace("at end of document", f"at line {len(data.splitlines())}, the end")
+    raise SettingsError(f"{path}: {said}", code="config_file", hint="correct the TOML file")
 
 
 def _holds_secret(content: Mapping[str, Any]) -> bool:
@@ -136,7 +153,7 @@ def server_name(url: str) -> str:
 
 def _base(settings: Settings, environ: Mapping[str, str]) -> Path:
     if settings.state_dir:
-        path = Path(settings.state_dir).expanduser()
+        path = _expanded(settings, "state_dir")
         if not path.is_absolute():
             raise SettingsError(
                 f"state_dir ({settings.source('state_dir')}) must be an absolute path: {settings.state_dir!r}",
@@ -149,10 +166,12 @@ def _base(settings: Settings, environ: Mapping[str, str]) -> Path:
         return Path(given)
     import platformdirs
 
-    path = platformdirs.user_state_path("chatsdk", appauthor=False)
-    if not path.is_absolute():  # "~" stays where nobody knows a home
-        raise SettingsError("there is no home directory to keep the outbox in", code="state_directory", hint=_ELSEWHERE)
-    return path
+    try:
+        return platformdirs.user_state_path("chatsdk", appauthor=False)
+    except RuntimeError:
+        raise SettingsError(
+            "there is no home directory to keep the outbox in", code="state_directory", hint=_ELSEWHERE
+        ) from None
 
 
 def prepare_directory(path: Path) -> None:

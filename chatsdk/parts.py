@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import config
 from .core.errors import NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
@@ -99,7 +99,7 @@ class Parts:
                 made = self._made.get(name)
                 if made is None:
                     made = self._made[name] = make()
-        return made  # type: ignore[no-any-return]
+        return cast(T, made)
 
     @property
     def registry(self) -> Registry:
@@ -230,7 +230,8 @@ class Parts:
         return Receipt(row, outbox, _read_message)
 
     def _refresh(self, user: str, secret: str, deadline: float) -> Token:
-        """Straight through the transport, with a circuit of its own: a probe that meets a 401 must not wait for itself."""
+        """Straight through the transport, with a circuit of its own: a probe that meets a 401 must not wait for
+        itself."""
         call = self.backend.refresh_token(user, secret, now=self.clock.time())
         request = call.request.replace(correlation_id=uuid7(self.clock.time(), os.urandom(10)), deadline=deadline)
         return call.parse(self.circuits["auth"].call(self.transport, request, is_failure=_is_outage))

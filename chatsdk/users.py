@@ -145,7 +145,7 @@ class Users:
             raise SettingsError(
                 "there is no token",
                 code="missing",
-                hint="set CHATSDK_TOKEN (or CHATSDK_TOKEN_FILE, CHATSDK_TOKEN_COMMAND), or give token=, token_provider=",
+                hint="set CHATSDK_TOKEN, CHATSDK_TOKEN_FILE or CHATSDK_TOKEN_COMMAND, or give token=, token_provider=",
             )
         directory = self._pairs()
         return TokenManager(

@@ -45,6 +45,7 @@ HEAVY = {
 
 IMPORT_EVERYTHING = """
 import importlib, json, os, pkgutil, sys, threading
+import requests  # urllib3 binds a socket of its own when it is imported, to see whether there is IPv6
 
 acts = []
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

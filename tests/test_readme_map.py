@@ -69,3 +69,10 @@ def test_top_level_is_as_agreed() -> None:
     """Nothing new appears at the top: its entries are fixed."""
     assert top_level() <= TOP_LEVEL
     assert {"LICENSE", "README.md", "chatsdk", "pyproject.toml", "setup.cfg", "tests"} <= top_level()
+
+
+def test_settings_are_those_of_the_code() -> None:
+    """The table of settings in README.md is the one that the code has."""
+    from chatsdk.core.settings import settings_table
+
+    assert settings_table() in README.read_text(encoding="utf-8")

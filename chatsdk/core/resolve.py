@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from .errors import SettingsError
-from .settings import PREFIX, PRESETS, ROWS, TABLE, Setting, Settings
+from .settings import DEVELOPMENT_CHANNELS, PREFIX, PRESETS, ROWS, TABLE, Setting, Settings
 
 PLUGIN_PREFIX = "CHATSDK_PLUGIN_"
 
@@ -70,7 +71,7 @@ def resolve(
                 found[target], sources[target] = number, f"{preset}={found[preset]}"
     settings = Settings(
         **found,
-        channels=_merged("channels", layers, _alias),
+        channels={**DEVELOPMENT_CHANNELS, **_merged("channels", layers, _alias)},
         plugins=PluginSettings(_merged("plugins", layers, _mapping), environ),
         warnings=tuple(_warnings(environ, layers[2:])),
         files=tuple(name for name, _ in files),
@@ -147,11 +148,23 @@ def _check(settings: Settings) -> None:
     for small, large, why in (
         ("ttl", "key_retention", "a message that is sent again after the server forgot its key would be there twice"),
         ("circuit_open_first", "circuit_open_max", "the first wait is the shortest"),
-        ("lane_first", "lane_cap", "the first wait is the shortest"),
     ):
         if getattr(settings, small) > getattr(settings, large):
             facts = " and ".join(f"{name} = {settings.show(name)} ({settings.source(name)})" for name in (small, large))
             raise SettingsError(f"{small} must not be more than {large}: {facts}; {why}", code="invalid")
+    for name in ("url", "ws_url") if settings.loopback_only else ():
+        url = getattr(settings, name)
+        if url and not _is_loopback(urlsplit(url).hostname or ""):
+            raise SettingsError(
+                f"{name} ({settings.source(name)}) is not on this machine, and loopback_only"
+                f" ({settings.source('loopback_only')}) is set",
+                code="invalid",
+                hint="tests set it, so that none of them reaches a real server",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdecimal())
 
 
 def _warnings(environ: Mapping[str, str], layers: Iterable[_Layer]) -> Iterator[str]:

@@ -39,6 +39,11 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, float]]] = {"timeouts": TIMEOUTS
 """What each preset setting may be, and what it then sets."""
 
 
+DEVELOPMENT_CHANNELS: Mapping[str, str] = {"general": "00000000-0000-7000-8000-000000000001"}
+"""Aliases that are always there: the channel that every development server has. No server takes that word for an id, so
+it hides nothing; an alias of the settings by that name comes first."""
+
+
 def _row(
     default: Any, kind: Kind, doc: str, *, flag: str | None = None, secret: bool = False, toml: bool = True
 ) -> Any:
@@ -109,14 +114,13 @@ class Settings:
     max_pending: int = _row(1_000_000, values.integer(1), "messages that may wait")
     max_bytes: int = _row(2**30, values.size(2**16), "bytes that waiting and dead messages may take")
     max_strikes: int = _row(20, values.integer(1), "answers of 500 after which a message is poison")
-    lane_first: float = _row(0.1, values.seconds(zero=False), "first wait of a lane after a failure; then doubled")
-    lane_cap: float = _row(60.0, values.seconds(zero=False), "longest wait of a lane")
     sweep_interval: float = _row(30.0, values.seconds(zero=False), "how often the outbox is looked through")
 
     # the wire
     proxy: Secret | None = _row(None, values.optional(values.PROXY), "proxy for all calls", secret=True)  # noqa: RUF009
     trust_env: bool = _row(True, values.FLAG, "obey HTTPS_PROXY, NO_PROXY and the like")
     ca_bundle: str = _row("", values.PATH, "certificates to trust, in place of the usual ones")
+    loopback_only: bool = _row(False, values.FLAG, "refuse servers that are not on this machine, as tests want it")
     max_response_bytes: int = _row(16 * 2**20, values.size(1024), "longest answer that is read")
     dedup_window: float = _row(1.0, values.seconds(), "how long identical mutations share one call")
     dedup_channel_ttl: float = _row(30.0, values.seconds(), "how long channels are answered from the cache")
@@ -130,7 +134,7 @@ class Settings:
     discover: bool = _row(True, values.FLAG, "load installed plugins")
     strict: bool = _row(False, values.FLAG, "a plugin that cannot be loaded is an error")
 
-    channels: Mapping[str, str] = field(default_factory=dict)
+    channels: Mapping[str, str] = field(default_factory=lambda: DEVELOPMENT_CHANNELS)
     """Aliases: name to channel id."""
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What each plugin is told, by its name."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from chatsdk.core.settings import DEVELOPMENT_CHANNELS
+
 APP_ID = "00000000-0000-4000-8000-00000000c4a7"
-GENERAL_CHANNEL_ID = "00000000-0000-7000-8000-000000000001"
-"""The channel every server starts with; its alias on the command line is `general`."""
+GENERAL_CHANNEL_ID = DEVELOPMENT_CHANNELS["general"]
+"""The channel every server starts with; its alias is `general`."""
 WELL_KNOWN_USERS = (("alice", "Alice"), ("bob", "Bob"))
 ALL_SCOPES = (
     "chat:read",

@@ -9,11 +9,11 @@ Rules.
 2. The file under the name may be exchanged (a quarantine by another process, a removed directory). Each transaction and
    each query looks whether it is still the one that is open: what is written to a file without a name is lost.
 3. Over a fork no connection stays open. SQLite keeps its locks in a table of the process, which the child inherits
-   without the locks: a connection that the *child* opens is then unlocked too, and what it writes is lost when the parent
-   closes (measured). So the fork's hook closes ours first, and both sides open again when they need to.
-4. Where no hook runs (uWSGI forks without), the child leaves the inherited connections alone for ever, and takes by hand
-   the two locks that SQLite takes to be there. Where even that cannot be right (a fork in the middle of a transaction, or
-   a parent that closed since), it refuses.
+   without the locks: a connection that the *child* opens is then unlocked too, and what it writes is lost when the
+   parent closes (measured). So the fork's hook closes ours first, and both sides open again when they need to.
+4. Where no hook runs (uWSGI forks without), the child leaves the inherited connections alone for ever, and takes by
+   hand the two locks that SQLite takes to be there. Where even that cannot be right (a fork in the middle of a
+   transaction, or a parent that closed since), it refuses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Protocol
 
 from ..core.clock import Clock
 from ..core.errors import StorageError
-from . import files, quarantine, schema
+from . import files, quarantine, schema, trouble
 
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 _SHM_IN_USE = 128
@@ -83,8 +83,8 @@ class Database:
     # ---- for the group commit
 
     def writer(self) -> sqlite3.Connection:
-        """The connection to write with. Makes the file if it is missing, replaces it if it is no good. Call with the file
-        lock held. Raises SettingsError, StorageError, sqlite3.Error."""
+        """The connection to write with. Makes the file if it is missing, replaces it if it is no good. Call with the
+        file lock held. Raises SettingsError, StorageError, sqlite3.Error."""
         opened = self._open_file
         if opened is None or not self._is_in_place():
             with self.mutex:
@@ -93,7 +93,7 @@ class Database:
 
     def failed(self, error: sqlite3.Error) -> None:
         """If the file is damaged, replace it. Call with the file lock held, and nothing in progress."""
-        if not quarantine.is_damage(error):
+        if not trouble.is_damage(error):
             return
         with self.mutex:
             self._close()
@@ -259,5 +259,3 @@ def leak(*connections: object) -> None:
 
     for connection in connections:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-

@@ -7,8 +7,9 @@ A leader that stayed until nobody waits would be starved of its own result, so i
 
 Rules.
 1. What `run` says is true: it returned, so it is on disk; it raised an Exception, so nothing happened.
-2. An operation that fails without having changed anything fails alone. One that fails later takes the batch back, which
-   is then run again with a savepoint for each operation; so neighbours do not fail with it, and savepoints cost only then.
+2. An operation that fails without having changed anything fails alone. One that fails later takes the batch back,
+   which is then run again with a savepoint for each operation: neighbours do not fail with it, and savepoints cost
+   nothing while all goes well.
 3. `lock_timeout` bounds the wait for the file lock, counted from the call. After BEGIN the fate is awaited.
 4. Whatever happens to a leader (an error, a full disk, Ctrl-C), the leadership is passed on, and each operation of the
    batch is either decided or waits for the next leader.
@@ -26,6 +27,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ..core.clock import Clock
@@ -33,6 +35,7 @@ from ..core.errors import ChatError
 from .files import FileLock
 
 T = TypeVar("T")
+_Run = Callable[["Transaction", sqlite3.Connection, Sequence["_Op"]], None]
 
 BATCH = 256
 """Operations in one transaction at most; it bounds how long the lock is held."""
@@ -48,32 +51,43 @@ class Counts:
     pending: int = 0
     discarded: int = 0
     bytes: int = 0
+    ids: int = 0
 
 
 class Transaction:
     """What an operation works with: `execute`, and `counts`, written once when all operations have run."""
 
-    __slots__ = ("_held", "counts", "execute")
+    __slots__ = ("_before", "counts", "execute")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.execute = connection.execute
         self.counts = Counts()
-        self._held: tuple[int, int] | None = None
+        self._before: tuple[int, int, int] | None = None
 
     def held(self) -> tuple[int, int]:
         """(pending rows, bytes) as of now, this transaction included."""
-        if self._held is None:
-            self._held = self.execute("SELECT pending, bytes FROM counters").fetchone()
-        return self._held[0] + self.counts.pending, self._held[1] + self.counts.bytes
+        pending, size, _ = self._before or self._read()
+        return pending + self.counts.pending, size + self.counts.bytes
+
+    def next_id(self) -> int:
+        """An id that no row ever had."""
+        last = (self._before or self._read())[2]
+        self.counts.ids += 1
+        return last + self.counts.ids
+
+    def _read(self) -> tuple[int, int, int]:
+        found: tuple[int, int, int] = self.execute("SELECT pending, bytes, last_id FROM counters").fetchone()
+        self._before = found
+        return found
 
     def flush(self) -> None:
         """Write the counters."""
         c = self.counts
-        change = (c.accepted, c.delivered, c.dead, c.pending, c.discarded, c.bytes)
+        change = (c.accepted, c.delivered, c.dead, c.pending, c.discarded, c.bytes, c.ids)
         if any(change):
             self.execute(
                 "UPDATE counters SET accepted = accepted + ?, delivered = delivered + ?, dead = dead + ?, "
-                "pending = pending + ?, discarded = discarded + ?, bytes = bytes + ?",
+                "pending = pending + ?, discarded = discarded + ?, bytes = bytes + ?, last_id = last_id + ?",
                 change,
             )
 
@@ -223,9 +237,12 @@ class GroupCommit:
             if each.settled and each is not op and each.gate is not None and each.gate.locked():
                 each.gate.release()
         with self._mutex:
-            queue = deque(each for each in batch if not each.settled and each is not op)
-            queue.extend(self._queue)
-            following = queue.popleft() if queue else None
+            queue = self._queue
+            if self._stage != _DECIDED:
+                queue = deque((*(each for each in batch if each is not op and not each.settled), *queue))
+            following = queue[0] if queue else None
+            if following is not None:
+                queue = deque(islice(queue, 1, None))
             gate = following.gate if following is not None else None
             # from here to the gate there is no call, so no interruption
             self._queue = queue
@@ -285,7 +302,7 @@ class GroupCommit:
                 each.error = _own(cause)  # each thread raises its own
             self._stage = _DECIDED
 
-    def _attempt(self, batch: Sequence[_Op], run: Callable[[Transaction, sqlite3.Connection, Sequence[_Op]], None]) -> None:
+    def _attempt(self, batch: Sequence[_Op], run: _Run) -> None:
         connection = self._connection = self._database.writer()
         connection.execute("BEGIN IMMEDIATE")
         transaction = Transaction(connection)
@@ -341,4 +358,3 @@ def _nothing(transaction: Transaction) -> None:
 
 def _own(error: BaseException | None) -> Exception:
     return copy.copy(error) if isinstance(error, Exception) else RuntimeError("the batch failed")
-

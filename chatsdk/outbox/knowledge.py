@@ -19,6 +19,10 @@ LANES_KEPT = 10_000
 """Lanes whose last failure is remembered; the oldest is forgotten first (`put` tells it again)."""
 
 
+TICK = 0.001
+"""Seconds that count as "now": monotonic and Unix time are added to each other, and a float of Unix time is coarse."""
+
+
 @dataclass(slots=True)
 class _Parked:
     until: float
@@ -69,19 +73,19 @@ class Users:
         if user in self._paused:
             return float("inf")
         known = self._parked.get(user)
-        return 0.0 if known is None else max(0.0, known.until - now)
+        return 0.0 if known is None or known.until <= now + TICK else known.until - now
 
     def unavailable(self, now: float) -> Collection[str]:
         """Whose lanes not to claim."""
         if not self._parked and not self._paused:
             return ()
         with self._lock:
-            return self._paused | {user for user, known in self._parked.items() if known.until > now}
+            return self._paused | {user for user, known in self._parked.items() if known.until > now + TICK}
 
     def next_due(self, now: float) -> float | None:
         """When the first parked user may be tried again, or None."""
         with self._lock:
-            return min((known.until for known in self._parked.values() if known.until > now), default=None)
+            return min((known.until for known in self._parked.values() if known.until > now + TICK), default=None)
 
 
 class Lanes:

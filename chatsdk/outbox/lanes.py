@@ -1,12 +1,12 @@
 """Who may send: operations on the table of lanes.
 
 A lane stands in the table as long as it has pending rows or an owner; `put` adds it with its first pending row, the
-finish of its last one removes it. So the next lane, the next time and the lanes of a dead owner are each one look into an
-index, however many lanes are parked and however many rows wait.
+finish of its last one removes it. So the next lane, the next time and the lanes of a dead owner are each one look into
+an index, however many lanes are parked and however many rows wait.
 
     ready    no owner, not_before = 0: in the order of `turn`, a number that grows, so that no clock can starve a lane
     parked   no owner, not_before > 0: due in the order of not_before
-    owned    its rows up to `upto` are in the owner's hands
+    owned    its rows up to `upto` are in the owner's hands; `turn` is the claim's number, which the owner chose
 
 Each function runs inside a transaction, and raises LaneLostError before it changes anything.
 """
@@ -64,7 +64,9 @@ class Who:
 # ---- taking and giving back
 
 
-def claim(tx: Transaction, me: str, now: float, limit: int, lane: Lane | None, who: Who, parked_first: bool) -> Claim | None:
+def claim(
+    tx: Transaction, me: str, number: int, now: float, limit: int, lane: Lane | None, who: Who, parked_first: bool
+) -> Claim | None:
     """Make a lane that is due mine."""
     while True:
         found = _this(tx, lane, now, who) if lane is not None else _next(tx, now, who, parked_first)
@@ -74,8 +76,8 @@ def claim(tx: Transaction, me: str, now: float, limit: int, lane: Lane | None, w
         rows = next_rows(tx, lane_found, max(limit, 1))
         if rows:
             tx.execute(
-                f"UPDATE lanes SET owner = ?, not_before = 0, wakeable = 1, turn = 0, upto = ? WHERE {_IS}",
-                (me, rows[-1].id, *lane_found),
+                f"UPDATE lanes SET owner = ?, not_before = 0, wakeable = 1, turn = ?, upto = ? WHERE {_IS}",
+                (me, number, rows[-1].id, *lane_found),
             )
             return Claim(lane_found, rows, failures)
         tx.execute(f"DELETE FROM lanes WHERE {_IS}", lane_found)  # its rows were unreadable, and dead now
@@ -112,7 +114,8 @@ def next_rows(tx: Transaction, lane: Lane, limit: int) -> Sequence[Row]:
         error = optional_json({"type": "StorageError", "code": "unreadable", "message": "the stored row is damaged"})
         for id_ in unreadable:
             tx.execute(
-                f"UPDATE {TABLE} SET status = {DEAD}, reason = 'poison', error = ?, finished_at = timestamp WHERE _id = ?",
+                f"UPDATE {TABLE} SET status = {DEAD}, reason = 'poison', error = ?, finished_at = timestamp "
+                "WHERE _id = ?",
                 (error, id_),
             )
         tx.counts.pending -= len(unreadable)
@@ -148,9 +151,14 @@ def give_back(tx: Transaction, lane: Lane, *, failures: int | None = None) -> No
         tx.execute(f"DELETE FROM lanes WHERE {_IS}", lane)
         return
     forget = "" if failures is None else ", failures = 0, reason = ''"
-    tx.execute(
-        f"UPDATE lanes SET owner = NULL, not_before = 0, turn = {NEXT_TURN}, upto = 0{forget} WHERE {_IS}", lane
-    )
+    tx.execute(f"UPDATE lanes SET owner = NULL, not_before = 0, turn = {NEXT_TURN}, upto = 0{forget} WHERE {_IS}", lane)
+
+
+def give_back_claim(tx: Transaction, me: str, lane: Lane, number: int) -> None:
+    """Give a lane back if it is still the claim of this number."""
+    query = f"SELECT 1 FROM lanes WHERE {_IS} AND owner = ? AND turn = ?"
+    if tx.execute(query, (*lane, me, number)).fetchone() is not None:
+        give_back(tx, lane)
 
 
 def park(tx: Transaction, lane: Lane, park: Park, now: float) -> None:
@@ -159,8 +167,8 @@ def park(tx: Transaction, lane: Lane, park: Park, now: float) -> None:
         tx.execute(f"DELETE FROM lanes WHERE {_IS}", lane)
         return
     tx.execute(
-        "UPDATE lanes SET owner = NULL, not_before = ?, parked_at = ?, failures = failures + ?, reason = ?, wakeable = ?, "
-        f"upto = 0 WHERE {_IS}",
+        "UPDATE lanes SET owner = NULL, not_before = ?, parked_at = ?, failures = failures + ?, reason = ?, "
+        f"wakeable = ?, upto = 0 WHERE {_IS}",
         (max(park.not_before, 1e-9), now, park.failures, park.reason, park.wakeable, *lane),
     )
 
@@ -211,8 +219,7 @@ def free(tx: Transaction, owner: str) -> int:
     lanes = tx.execute("SELECT user, channel FROM lanes WHERE owner = ?", (owner,)).fetchall()
     for lane in lanes:
         tx.execute(
-            f"UPDATE {TABLE} SET uncertain = 1 "
-            f"WHERE _id = (SELECT min(_id) FROM {TABLE} WHERE {_IS} AND status < 2)",
+            f"UPDATE {TABLE} SET uncertain = 1 WHERE _id = (SELECT min(_id) FROM {TABLE} WHERE {_IS} AND status < 2)",
             lane,
         )
         give_back(tx, Lane(*lane))
@@ -277,11 +284,16 @@ def status(tx: Source, lane: Lane) -> tuple[str | None, float, int, str] | None:
     return tx.execute(query, lane).fetchone()  # type: ignore[no-any-return]
 
 
+_IDLE = LaneStatus()
+
+
 def as_status(found: tuple[str | None, float, int, str] | None, is_alive: Callable[[str], bool]) -> LaneStatus:
     """What is said of a lane."""
     if found is None:
-        return LaneStatus()
+        return _IDLE
     owner, not_before, failures, reason = found
+    if owner is None and not (not_before or failures or reason):
+        return _IDLE
     return LaneStatus(
         not_before=not_before, reason=reason, failures=failures, owned=owner is not None and is_alive(owner)
     )

@@ -36,10 +36,11 @@ class Owners:
 
     def claim_id(self) -> str:
         """This process's id; its file is made and locked at the first call. Raises SettingsError, StorageError."""
-        if self.me is not None:
-            return self.me
-        with self._lock:
-            return self.me or self._new_id()
+        me = self.me
+        if me is None:
+            with self._lock:
+                me = self.me or self._new_id()
+        return me
 
     def _new_id(self) -> str:
         make_directory(self._directory)

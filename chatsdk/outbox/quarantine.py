@@ -1,9 +1,9 @@
 """Telling a damaged file from a busy one, putting it aside, and saving what can be read of it.
 
 Rules.
-1. Only what SQLite calls damaged or no database, a file that is no outbox, and an empty one are set aside. A lock that is
-   taken, a missing permission, a full disk and an I/O error say nothing about the file; a file of a newer version is
-   good, and is refused.
+1. Only what SQLite calls damaged or no database, a file that is no outbox, and an empty one are set aside. A lock that
+   is taken, a missing permission, a full disk and an I/O error say nothing about the file; a file of a newer version
+   is good, and is refused.
 2. Nothing is ever removed: file, -wal and -shm are renamed and kept.
 3. The new file is complete before the old one goes, so that a crash in between loses no salvage.
 4. What is saved keeps its id and key. Its tries are not known for certain any more: pending rows become `uncertain`.
@@ -22,10 +22,9 @@ from typing import Any
 from ..core.errors import SettingsError
 from .lanes import NEXT_TURN
 from .schema import APPLICATION_ID, DEAD, TABLE, TABLES, VERSION
+from .trouble import is_damage
 
 SUFFIXES = ("", "-wal", "-shm")
-
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _COLUMNS = (
     "_id, data, timestamp, status, key, user, channel, hash, expires_at, attempts, strikes, uncertain, settle, misses, "
@@ -35,11 +34,6 @@ _COLUMNS = (
 
 class Unusable(Exception):
     """The file is no outbox that can be worked with."""
-
-
-def is_damage(error: BaseException | None) -> bool:
-    """True if SQLite says that the file is broken (and not just: busy, full, forbidden)."""
-    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def judge(connection: sqlite3.Connection, path: str) -> None:
@@ -68,7 +62,7 @@ def is_sound(path: str) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             judge(connection, path)
-            return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
     except (sqlite3.Error, Unusable):
         return False
 
@@ -98,12 +92,13 @@ def salvage(path: str, into: sqlite3.Connection) -> int:
         f"INSERT INTO lanes(user, channel, turn) SELECT user, channel, {NEXT_TURN} FROM {TABLE} "
         "WHERE status < 2 GROUP BY user, channel"
     )
-    pending, dead, size = into.execute(
+    pending, dead, size, last_id = into.execute(
         f"SELECT count(*) FILTER (WHERE status < 2), count(*) FILTER (WHERE status = {DEAD}), "
-        f"coalesce(sum(length(data)), 0) FROM {TABLE}"
+        f"coalesce(sum(length(data)), 0), coalesce(max(_id), 0) FROM {TABLE}"
     ).fetchone()
     into.execute(
-        "UPDATE counters SET accepted = ?, pending = ?, dead = ?, bytes = ?", (pending + dead, pending, dead, size)
+        "UPDATE counters SET accepted = ?, pending = ?, dead = ?, bytes = ?, last_id = ?",
+        (pending + dead, pending, dead, size, last_id),
     )
     into.execute("COMMIT")
     return int(pending + dead)

@@ -24,8 +24,8 @@ PURGE = 512
 """Results forgotten in one transaction at most."""
 
 _INSERT = (
-    f"INSERT INTO {TABLE}(data, timestamp, status, key, user, channel, hash, expires_at) "
-    f"VALUES(?, ?, {PENDING}, ?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING"
+    f"INSERT INTO {TABLE}(_id, data, timestamp, status, key, user, channel, hash, expires_at) "
+    f"VALUES(?, ?, ?, {PENDING}, ?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING"
 )
 _IN_LANE = "_id = ? AND user = ? AND channel = ? AND status < 2"
 _STATUS = {State.QUEUED: "status < 2", State.SENT: f"status = {SENT}", State.DEAD: f"status = {DEAD}"}
@@ -60,19 +60,20 @@ def put(tx: Transaction, new: Encoded, room: Room) -> tuple[Row, bool, LaneFacts
         if known is None:
             raise
         return known, False, lanes.status(tx, lane)
+    id_ = tx.next_id()
     inserted = tx.execute(
-        _INSERT, (new.data, new.created_at, new.key, lane.user, lane.channel, new.hash, new.expires_at)
+        _INSERT, (id_, new.data, new.created_at, new.key, lane.user, lane.channel, new.hash, new.expires_at)
     )
     if not inserted.rowcount:
+        tx.counts.ids -= 1
         known = _known(tx, new)
         assert known is not None
         return known, False, lanes.status(tx, lane)
-    assert inserted.lastrowid is not None
     tx.counts.accepted += 1
     tx.counts.pending += 1
     tx.counts.bytes += len(new.data)
     row = Row(
-        id=inserted.lastrowid,
+        id=id_,
         request=new.request,
         state=State.QUEUED,
         created_at=new.created_at,
@@ -106,7 +107,15 @@ def finish(
 
 
 def bury(
-    tx: Transaction, me: str | None, lane: Lane, id_: int, reason: str, error: str | None, now: float, attempts: int, more: int
+    tx: Transaction,
+    me: str | None,
+    lane: Lane,
+    id_: int,
+    reason: str,
+    error: str | None,
+    now: float,
+    attempts: int,
+    more: int,
 ) -> Sequence[Row]:
     """The row is a dead letter."""
     return _end(
@@ -125,7 +134,8 @@ def _end(
 ) -> Sequence[Row]:
     known = lanes.check_owner(tx, lane, me)
     changed = tx.execute(
-        f"UPDATE {TABLE} SET settle = '', {change} WHERE {_IN_LANE} RETURNING status, length(data)", (*values, id_, *lane)
+        f"UPDATE {TABLE} SET settle = '', {change} WHERE {_IN_LANE} RETURNING status, length(data)",
+        (*values, id_, *lane),
     ).fetchall()
     if not changed:
         raise LaneLostError(f"row {id_} does not wait in this lane")
@@ -177,9 +187,9 @@ def retry(tx: Transaction, ids: Sequence[int], now: float, ttl: float) -> int:
         if not found:
             continue
         tx.execute(
-            f"INSERT INTO {TABLE}({kept}, status, settle, expires_at) "
-            f"VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {PENDING}, 'send', ?)",
-            (*found[0], now + ttl),
+            f"INSERT INTO {TABLE}(_id, {kept}, status, settle, expires_at) "
+            f"VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {PENDING}, 'send', ?)",
+            (tx.next_id(), *found[0], now + ttl),
         )
         lanes.add(tx, Lane(found[0][3], found[0][4]))
         count += 1

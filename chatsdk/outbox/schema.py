@@ -4,7 +4,10 @@ The table of messages keeps the four columns and the status codes of `persistque
 status`, in this order), so that the stock class can read the file; ours come after them. The other tables are ours:
 
     lanes      one row for each (user, channel) that has pending rows or an owner, and for no other
-    counters   one row: loss accounting, written in the transactions that it counts
+    counters   one row: loss accounting, and the last id, written in the transactions that they count
+
+Ids come from `counters`, not from AUTOINCREMENT, which is one more page to write for each message: an id names one message
+for ever, also when the message is gone.
 
 Changes to this page only add, so that the version before can work on the file; `VERSION` grows only when it could not.
 """
@@ -43,7 +46,7 @@ UNREADABLE = "unreadable"
 
 CREATE_TABLE = """
 CREATE TABLE IF NOT EXISTS {table_name} (
-  {key_column} INTEGER PRIMARY KEY AUTOINCREMENT,
+  {key_column} INTEGER PRIMARY KEY,
   data BLOB NOT NULL, timestamp FLOAT NOT NULL, status INTEGER NOT NULL,
   key TEXT NOT NULL UNIQUE, user TEXT NOT NULL, channel TEXT NOT NULL,
   hash BLOB NOT NULL, version INTEGER NOT NULL DEFAULT 1, expires_at REAL NOT NULL,
@@ -69,8 +72,9 @@ CREATE_REST = (
     "CREATE INDEX lanes_owned ON lanes(owner) WHERE owner IS NOT NULL",
     """CREATE TABLE counters(
       id INTEGER PRIMARY KEY CHECK(id = 1), accepted INTEGER NOT NULL, delivered INTEGER NOT NULL,
-      dead INTEGER NOT NULL, pending INTEGER NOT NULL, discarded INTEGER NOT NULL, bytes INTEGER NOT NULL)""",
-    "INSERT INTO counters VALUES(1, 0, 0, 0, 0, 0, 0)",
+      dead INTEGER NOT NULL, pending INTEGER NOT NULL, discarded INTEGER NOT NULL, bytes INTEGER NOT NULL,
+      last_id INTEGER NOT NULL)""",
+    "INSERT INTO counters VALUES(1, 0, 0, 0, 0, 0, 0, 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
@@ -136,14 +140,19 @@ def fingerprint(request: Request) -> bytes:
     return hashlib.sha256(to_json(what, sort_keys=True)).digest()
 
 
+_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_sorted = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True)
+_escaped = json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
 def to_json(value: Any, *, sort_keys: bool = False) -> bytes:
     """Compact JSON in UTF-8. Raises InvalidMessage."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys)
+        text = (_sorted if sort_keys else _compact).encode(value)
         try:
             return text.encode()
         except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
-            return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys).encode()
+            return _escaped.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"the message is not JSON: {error}") from error
 
@@ -157,7 +166,7 @@ def optional_json(value: Mapping[str, Any] | None) -> str | None:
 
 
 def decode(stored: tuple[Any, ...]) -> Row:
-    """The `Row` of one row of `COLUMNS`. What cannot be read becomes a request named UNREADABLE, which is never sent."""
+    """The `Row` of one row of `COLUMNS`. What cannot be read becomes a request named UNREADABLE; it is never sent."""
     (
         id_, data, created_at, status, key, user, channel, expires_at, attempts, strikes, uncertain, settle, misses,
         settled_at, reason, error, result, finished_at,

@@ -47,7 +47,8 @@ class SharedStore:
 
 
 def open_store(directory: str | os.PathLike[str], **options: Any) -> OutboxStore:
-    """The store of `directory`; `options` as for `SQLiteStore`. Close it when done. Raises SettingsError, StorageError."""
+    """The store of `directory`; `options` as for `SQLiteStore`. Close it when done. Raises SettingsError,
+    StorageError."""
     from .store import SQLiteStore  # heavy: sqlite3 and persistqueue
 
     path = os.path.abspath(directory)

@@ -1,8 +1,8 @@
 """The outbox on disk: `core.store.OutboxStore` over one SQLite file, shared by threads and processes.
 
 `OutboxQueue` is persistqueue's `SQLiteAckQueue` with our table: its way of opening, naming and serialising, its columns
-and status codes. As it comes, that class is neither safe for several processes nor able to express keys, delays or order;
-so what it would do to the table is done here instead, and verbs that would do harm refuse by name.
+and status codes. As it comes, that class is neither safe for several processes nor able to express keys, delays or
+order; so what it would do to the table is done here instead, and verbs that would do harm refuse by name.
 
 `SQLiteStore` has the verbs of an outbox. Each change is one operation of the group commit, which writes under the file
 lock; each query reads what is committed, on another connection, and never waits for a writer.
@@ -11,11 +11,11 @@ lock; each query reads what is committed, on another connection, and never waits
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from ..core.clock import Clock
 from ..core.errors import OutboxFullError, SettingsError, StorageError
 from ..core.events import Event, OutboxQuarantined
 from ..core.store import Claim, Entry, Lane, LaneStatus, Park, Put, Row, Selection, Stats
-from . import files, lanes, quarantine, rows, schema
+from . import files, forks, lanes, quarantine, rows, schema, trouble
 from .database import Database, leak
 from .group_commit import GroupCommit, Transaction
 from .owners import Owners
@@ -55,7 +55,7 @@ _OLDEST_SQLITE = (3, 38, 0)  # RETURNING, json_each
 
 
 def _refuse(verb: str, instead: str) -> Any:
-    def refused(self: OutboxQueue, *args: Any, **kwargs: Any) -> NoReturn:
+    def refused(*_args: Any, **_kwargs: Any) -> NoReturn:
         raise TypeError(f"SQLiteAckQueue.{verb} would break the outbox's accounting; use {instead}")
 
     refused.__name__ = verb
@@ -63,8 +63,8 @@ def _refuse(verb: str, instead: str) -> Any:
 
 
 class OutboxQueue(SQLiteAckQueue):
-    """Two connections to an outbox file, by persistqueue's conventions. Counts and `queue()` tell the truth of the table;
-    what would change a row refuses with TypeError. Raises Unusable, SettingsError, sqlite3.Error."""
+    """Two connections to an outbox file, by persistqueue's conventions. Counts and `queue()` tell the truth of the
+    table; what would change a row refuses with TypeError. Raises Unusable, SettingsError, sqlite3.Error."""
 
     _SQL_CREATE = schema.CREATE_TABLE
 
@@ -80,8 +80,9 @@ class OutboxQueue(SQLiteAckQueue):
             serializer=json_serializer,
             db_file_name=file,
         )
-        self.reader: sqlite3.Connection = self._getter
-        self.writer: sqlite3.Connection = self._putter
+        getter, putter = self._opened()
+        self.reader: sqlite3.Connection = getter
+        self.writer: sqlite3.Connection = putter
         self.reader.execute("PRAGMA query_only = ON")
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
@@ -122,21 +123,24 @@ class OutboxQueue(SQLiteAckQueue):
         """The table counts; persistqueue's own number is not kept."""
 
     def _count(self) -> int:
-        if self._new or self._getter is None:
+        if self._new or not self._opened():
             return 0
-        return int(self._getter.execute("SELECT pending FROM counters").fetchone()[0])
+        return int(self._opened()[0].execute("SELECT pending FROM counters").fetchone()[0])
 
     def _ack_count_via_status(self, status: str) -> int:
         # a number in the text, not a parameter: only so the partial indexes are used
         query = f"SELECT count(*) FROM {schema.TABLE} WHERE status = {int(status)}"
-        return int(self._getter.execute(query).fetchone()[0])
+        return int(self._opened()[0].execute(query).fetchone()[0])
+
+    def _opened(self) -> Sequence[Any]:
+        """The connections that there are; persistqueue has None for what is not open yet."""
+        return [each for each in (getattr(self, "_getter", None), getattr(self, "_putter", None)) if each is not None]
 
     def __del__(self) -> None:
-        opened = [each for each in (getattr(self, "_getter", None), getattr(self, "_putter", None)) if each is not None]
         if os.getpid() != self._pid:
-            leak(*opened)
+            leak(*self._opened())
             return
-        for each in opened:
+        for each in self._opened():
             each.close()
 
     # ---- refused
@@ -177,16 +181,17 @@ class SQLiteStore:
         lock_timeout: float = 2.0,
         max_pending: int = 1_000_000,
         max_bytes: int = 1 << 30,
-        emit: Callable[[Event], None] = lambda event: None,
+        emit: Callable[[Event], None] | None = None,
     ) -> None:
         files.require_locks()
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise SettingsError(
-                f"SQLite {sqlite3.sqlite_version} is too old for the outbox", hint="use a Python with SQLite 3.38 or later"
+                f"SQLite {sqlite3.sqlite_version} is too old for the outbox",
+                hint="use a Python that comes with SQLite 3.38 or later",
             )
         self.directory = os.path.realpath(os.path.dirname(os.path.abspath(directory)))
         self.directory = os.path.join(self.directory, os.path.basename(os.path.abspath(directory)))
-        self.listeners: list[Callable[[Event], None]] = [emit]
+        self.listeners: list[Callable[[Event], None]] = [] if emit is None else [emit]
         self._clock = clock
         self._lock_timeout = lock_timeout
         self._room = rows.Room(max_pending, max_bytes)
@@ -201,13 +206,14 @@ class SQLiteStore:
         self._finished = PURGE_EVERY - 1  # a process that finishes little forgets something too
         self._looked_for_dead = 0.0
         self._parked_first = False
-        self._orphans: list[list[Claim]] = []
-        _enter(self)
+        self._claims = itertools.count(1)
+        self._orphans: list[tuple[int, list[Claim]]] = []
+        forks.enter(self)
         try:
             files.make_directory(self.directory)
-            self._read(lambda connection: None)
+            self._read(_nothing)
         except BaseException:
-            _leave(self)
+            forks.leave(self)
             self._database.close()
             self._file_lock.close()
             raise
@@ -258,32 +264,33 @@ class SQLiteStore:
             due = self._next_due(now, who)
             if due is None or due > now:
                 return None  # the lock is for those who have something to do
-        me = self._owners.claim_id()
-        box: list[Claim] = []
+        me, number, orphans = self._owners.claim_id(), next(self._claims), tuple(self._orphans)
+        claimed: list[Claim] = []
+
+        def attempt(tx: Transaction) -> Claim | None:
+            return lanes.claim(tx, me, number, now, limit, lane, who, self._parked_first)
 
         def work(tx: Transaction) -> Claim | None:
-            box.clear()
-            for orphan in self._orphans:
-                for each in orphan:
-                    lanes.give_back(tx, each.lane)
+            for orphan, claims in orphans:
+                for each in claims:
+                    lanes.give_back_claim(tx, me, each.lane, orphan)
             looked = self._time_to_look_for_dead()
             if looked:
                 lanes.take_from_the_dead(tx, me, self._owners.is_alive)
-            found = lanes.claim(tx, me, now, limit, lane, who, self._parked_first)
+            found = attempt(tx)
             if found is None and not looked and lanes.take_from_the_dead(tx, me, self._owners.is_alive):
-                found = lanes.claim(tx, me, now, limit, lane, who, self._parked_first)
-            box.extend([found] if found is not None else [])
+                found = attempt(tx)
+            claimed[:] = [] if found is None else [found]
             return found
 
-        orphans = len(self._orphans)
         try:
             found = self._write(work)
         except Exception:
             raise
         except BaseException:
-            self._orphans.append(box)  # Ctrl-C: if it was claimed, nobody knows; the next claim gives it back
+            self._orphans.append((number, claimed))  # Ctrl-C: what it got, if anything, the next claim gives back
             raise
-        del self._orphans[:orphans]
+        self._orphans = [each for each in self._orphans if each not in orphans]
         self._parked_first = not self._parked_first  # neither kind starves the other
         return found
 
@@ -352,7 +359,7 @@ class SQLiteStore:
         """Dead letters go out again."""
         return self._in_portions(ids, lambda tx, some: rows.retry(tx, some, now, ttl))
 
-    def discard(self, ids: Collection[int], now: float) -> int:  # noqa: ARG002 - a store elsewhere may note when
+    def discard(self, ids: Collection[int], now: float) -> int:
         """Give rows up."""
 
         def work(tx: Transaction, some: Sequence[int]) -> int:
@@ -371,7 +378,7 @@ class SQLiteStore:
 
     # ---- looking
 
-    def get(self, *, id: int | None = None, key: str | None = None) -> Row | None:  # noqa: A002 - the user's word
+    def get(self, *, id: int | None = None, key: str | None = None) -> Row | None:
         """One row in any state."""
         return self._read(lambda connection: rows.get(connection, id, key))
 
@@ -452,7 +459,7 @@ class SQLiteStore:
             with contextlib.suppress(StorageError, SettingsError):  # others see that we are gone
                 self._write(lambda tx: lanes.free(tx, me))
         self._closed = True
-        _leave(self)
+        forks.leave(self)
         if self._pid != os.getpid():
             return
         held = self._commit.hold(self._lock_timeout)
@@ -473,11 +480,11 @@ class SQLiteStore:
             try:
                 return self._commit.run(work)
             except sqlite3.Error as error:
-                if not (drains and _is_full(error) and self._database.reserve.spend()):
+                if not (drains and trouble.is_full(error) and self._database.reserve.spend()):
                     raise
                 return self._commit.run(work)
         except sqlite3.Error as error:
-            raise _translated(error, self._database.path) from error
+            raise trouble.translated(error, self._database.path) from error
         finally:
             self._tell()
 
@@ -490,16 +497,16 @@ class SQLiteStore:
                     connection = database.reader()
                     if connection is not None:
                         return query(connection)
-                self._commit.run(lambda tx: None)
+                self._commit.run(_nothing)
         except sqlite3.Error as error:
-            raise _translated(error, database.path) from error
+            raise trouble.translated(error, database.path) from error
         finally:
             self._tell()
         raise StorageError(f"{database.path} is exchanged all the time", hint="look who does that")
 
     def _check(self) -> None:
         if self._pid != os.getpid():
-            self._after_fork()
+            self.after_fork_in_child()
         if self._closed:
             raise StorageError("the outbox is closed", code="closed", hint="the client was closed; open another one")
 
@@ -521,21 +528,19 @@ class SQLiteStore:
                 found.kept,
                 found.salvaged,
             )
-            event = OutboxQuarantined(
-                at=self._clock.time(), path=found.kept, salvaged=found.salvaged, error=found.why
-            )
+            event = OutboxQuarantined(at=self._clock.time(), path=found.kept, salvaged=found.salvaged, error=found.why)
             for listener in tuple(self.listeners):
                 listener(event)
 
     # ---- forks
 
-    def _before_fork(self) -> None:
+    def before_fork(self) -> None:
         if self._pid != os.getpid():
             return
         self._held = self._commit.hold(self._lock_timeout + 1.0)
         self._still = self._held is not None and self._database.before_fork(self._lock_timeout)
 
-    def _after_fork_in_parent(self) -> None:
+    def after_fork_in_parent(self) -> None:
         if self._still:
             self._still = False
             self._database.after_fork_in_parent()
@@ -543,91 +548,23 @@ class SQLiteStore:
         if held is not None:
             self._commit.resume(held)
 
-    def _after_fork(self) -> None:
-        """In the child: everything open is the parent's; begin afresh at the next call."""
-        if self._pid == os.getpid():
-            return
-        busy = self._commit.in_transaction and not self._still
-        self._held, self._still = None, False
-        self._database.after_fork_in_child(in_transaction=busy)
-        self._file_lock.close()
-        self._owners.forget()
-        self._orphans = []
-        self._commit = self._new_commit()
-        self._pid = os.getpid()
+    def after_fork_in_child(self) -> None:
+        """Everything open is the parent's; begin afresh at the next call."""
+        with _afresh:
+            if self._pid == os.getpid():
+                return
+            busy = self._commit.in_transaction and not self._still
+            self._held, self._still = None, False
+            self._database.after_fork_in_child(in_transaction=busy)
+            self._file_lock.close()
+            self._owners.forget()
+            self._orphans = []
+            self._commit = self._new_commit()
+            self._pid = os.getpid()
 
 
-# ---- errors
+_afresh = threading.Lock()
 
 
-def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0) or 0
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return _code(error) & 0xFF == sqlite3.SQLITE_FULL or _code(error) == sqlite3.SQLITE_IOERR_SHMSIZE
-
-
-def _translated(error: sqlite3.Error, path: str) -> StorageError:
-    code = _code(error) & 0xFF
-    if _is_full(error):
-        return StorageError("the disk is full", code="disk_full", hint=f"free some room on the disk of {path}")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageError(f"another program holds {path}", code="locked", hint="close what has the file open")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return StorageError(
-            f"{path} cannot be written: {error}",
-            code="read_only",
-            hint="this user needs to write the state directory; see its owner, its mode and how its disk is mounted",
-        )
-    if quarantine.is_damage(error):
-        return StorageError(
-            f"{path} was damaged: {error}", code="damaged", hint="try again: a new outbox takes its place"
-        )
-    return StorageError(f"{path}: {error}", hint="see the disk's health and the system's log")
-
-
-# ---- all stores of this process
-
-_stores: weakref.WeakValueDictionary[str, SQLiteStore] = weakref.WeakValueDictionary()
-_stores_lock = threading.Lock()
-
-
-def _enter(store: SQLiteStore) -> None:
-    with _stores_lock:
-        if store.directory in _stores:
-            raise SettingsError(
-                f"{store.directory} is open in this process already", hint="chatsdk.outbox.shared.open_store shares it"
-            )
-        _stores[store.directory] = store
-
-
-def _leave(store: SQLiteStore) -> None:
-    with _stores_lock:
-        if _stores.get(store.directory) is store:
-            del _stores[store.directory]
-
-
-def _before_fork() -> None:
-    _stores_lock.acquire()
-    for store in list(_stores.values()):
-        store._before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for store in list(_stores.values()):
-        store._after_fork_in_parent()
-    _stores_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _stores_lock
-    _stores_lock = threading.Lock()
-    for store in list(_stores.values()):
-        store._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+def _nothing(_: object) -> None:
+    """An operation, or a query, that only sees to it that there is a file."""

@@ -1,8 +1,8 @@
 """Telling other processes that something is to be done in a shared outbox.
 
-A signal is a new modification time of the file `wake`; who waits looks at it once a second. It carries nothing and may be
-missed or come twice: it only cuts a wait short, and what to do stands in the store. Signal where it matters: a put by a
-process without a worker, a result that another process waits for, a retry by hand.
+A signal is a new modification time of the file `wake`; who waits looks at it once a second. It carries nothing and may
+be missed or come twice: it only cuts a wait short, and what to do stands in the store. Signal where it matters: a put
+by a process without a worker, a result that another process waits for, a retry by hand.
 """
 
 from __future__ import annotations

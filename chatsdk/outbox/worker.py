@@ -33,7 +33,7 @@ from ..core.store import Claim, Lane, LaneLostError, LaneStatus, OutboxStore, Pa
 from . import report
 from .calls import UNBOUND, Bound, Calls
 from .debts import Debts
-from .knowledge import Lanes, Users
+from .knowledge import TICK, Lanes, Users
 from .verdict import (
     MAX_STRIKES,
     Bury,
@@ -183,7 +183,8 @@ class Worker:
     @property
     def held(self) -> float:
         """Seconds until anything at all is claimed: the circuit is open, or the disk fails. 0: now."""
-        return max(0.0, max(self._held_until, self._disk_until) - self._clock.monotonic())
+        left = max(self._held_until, self._disk_until) - self._clock.monotonic()
+        return left if left > TICK else 0.0
 
     @property
     def disk_failing(self) -> bool:

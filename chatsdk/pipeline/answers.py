@@ -154,7 +154,7 @@ def parse_json(data: bytes) -> Json:
 
 def _too_deep(value: Json) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for node in level

@@ -118,7 +118,11 @@ class Registry:
         self._ready()
         with self._lock:
             if not self._asked:
-                self._ask_for_layers()
+                try:
+                    self._ask_for_layers()
+                except BaseException:
+                    self._reset()  # strict: the next question gets the same answer
+                    raise
                 self._asked = True
             ranked = [
                 (layer.middleware.stage, rank, layer)
@@ -265,8 +269,8 @@ class Registry:
             needed = getattr(plugin, "chatsdk_spec_version", SPEC_VERSION)
             if not isinstance(needed, int) or needed > SPEC_VERSION:
                 raise ValueError(f"it needs version {needed} of the extension points; this chatsdk has {SPEC_VERSION}")
-            self._manager.register(plugin, name=entry.name)
             entry.plugin = plugin
+            self._manager.register(plugin, name=entry.name)
             callers = self._manager.get_hookcallers(plugin) or []
             entry.hooks = sorted(caller.name for caller in callers if caller.has_spec())
             if not callers:
@@ -293,10 +297,9 @@ class Registry:
                 self._disable(entry, error)
 
     def _disable(self, entry: _Entry, error: Exception) -> None:
-        if entry.plugin is not None:
+        # pluggy before 1.7 keeps one that fails its validation; one object under two names stays under the first
+        if entry.plugin is not None and self._manager.get_name(entry.plugin) == entry.name:
             self._manager.unregister(entry.plugin)
-        elif self._manager.has_plugin(entry.name):  # pluggy before 1.7 keeps one that fails its validation
-            self._manager.unregister(name=entry.name)
         entry.plugin = None
         entry.layers = []
         self._refresh()

@@ -17,7 +17,9 @@ class Channels:
     def __init__(self, chat: ChatClient) -> None:
         self._chat = chat
 
-    def list(self, *, type: str | None = None, limit: int = 50, offset: int = 0, fresh: bool = False) -> Sequence[Channel]:
+    def list(
+        self, *, type: str | None = None, limit: int = 50, offset: int = 0, fresh: bool = False
+    ) -> Sequence[Channel]:
         """The user's channels and all public ones, latest message first; at most 100 at once."""
         call = self._chat._backend.list_channels(self._chat.user, type=type, limit=limit, offset=offset)
         return self._chat.call(call, fresh=fresh)

@@ -37,10 +37,10 @@ class Messages:
         """Send a message: it is safe on disk before this returns, then its delivery is awaited for a while.
 
         channel: id, alias from the settings, or Channel; text: 1 to 10,000 UTF-16 units; reply_to, parent_id: message
-        ids; key: names the message for ever (a UUID as it is, other text becomes one): the same key and body give the same
-        receipt; ttl: seconds until it dies unsent (None: the setting, 24 h); wait: seconds to wait for delivery (None: the
-        setting `send_wait`; 0: return at once). It never raises for waiting too long, and returns QUEUED at once when
-        the lane can't be served in time.
+        ids; key: names the message for ever (a UUID as it is, other text becomes one): the same key and body give the
+        same receipt; ttl: seconds until it dies unsent (None: the setting, 24 h); wait: seconds to wait for delivery
+        (None: the setting `send_wait`, but no longer than it makes sense; 0: return at once). It never raises for
+        waiting too long, and returns QUEUED at once when the lane can't be served in time.
 
         Raises NotAcceptedError (InvalidMessage, KeyReusedError, OutboxFullError, StorageError: nothing happened),
         MessageRejected (the server refused it; it stands as a dead letter), SettingsError (from the call that opens the
@@ -61,8 +61,8 @@ class Messages:
     def list(
         self, channel: str | Channel, *, limit: int | None = 100, since_seq: int | None = None, fresh: bool = False
     ) -> Iterator[Message]:
-        """The newest `limit` messages (None: all), newest first, paged lazily; with `since_seq` those with a higher
-        sequence number, oldest first. Raises NotSentError, OutcomeUnknownError, StatusError while iterating."""
+        """The newest `limit` messages (None: all), newest first, paged lazily; with `since_seq` (1 or more) those with
+        a higher sequence number, oldest first. Raises NotSentError, OutcomeUnknownError, StatusError while iterating."""
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative: {limit}")
         channel_id = self._chat._channel_id(channel)
@@ -83,7 +83,7 @@ class Messages:
             given += len(page.messages)
             if len(page.messages) < wanted:  # the server's hasMore is wrong when paging back
                 return
-            before = page.messages[0].id
+            before = page.before
 
     def _forward(self, channel: str, limit: int | None, since: int, fresh: bool) -> Iterator[Message]:
         given = 0
@@ -108,21 +108,15 @@ class Messages:
 
     def delete(self, channel: str | Channel, message: str) -> None:
         """Delete a message; doing it again does no harm."""
-        self._chat.call(
-            self._chat._backend.delete_message(self._chat.user, self._chat._channel_id(channel), message)
-        )
+        self._chat.call(self._chat._backend.delete_message(self._chat.user, self._chat._channel_id(channel), message))
 
     def react(self, channel: str | Channel, message: str, emoji: str) -> None:
         """Add a reaction; doing it again does no harm."""
-        self._chat.call(
-            self._chat._backend.react(self._chat.user, self._chat._channel_id(channel), message, emoji)
-        )
+        self._chat.call(self._chat._backend.react(self._chat.user, self._chat._channel_id(channel), message, emoji))
 
     def unreact(self, channel: str | Channel, message: str, emoji: str) -> None:
         """Take a reaction back; doing it again does no harm."""
-        self._chat.call(
-            self._chat._backend.unreact(self._chat.user, self._chat._channel_id(channel), message, emoji)
-        )
+        self._chat.call(self._chat._backend.unreact(self._chat.user, self._chat._channel_id(channel), message, emoji))
 
     def mark_read(self, channel: str | Channel) -> int:
         """The whole channel is read; returns the sequence number up to which."""

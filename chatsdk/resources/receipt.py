@@ -1,13 +1,14 @@
 """A receipt: what became of one message.
 
 It is live: as long as the message is QUEUED, each look asks the outbox, so a receipt that was kept shows the delivery
-that came later, also by another process. Once SENT or DEAD nothing changes any more. A receipt has no truth value of its
-own: ask `state`, or `delivered`.
+that came later, also by another process. Once SENT or DEAD nothing changes any more. A receipt has no truth value of
+its own: ask `state`, or `delivered`.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Receipt:
 
     __slots__ = ("_outbox", "_read_message", "_row", "id", "key")
 
-    def __init__(self, row: Row, outbox: Outbox, read_message: Any) -> None:
+    def __init__(self, row: Row, outbox: Outbox, read_message: Callable[[Row], Message | None]) -> None:
         self.id = row.id
         self.key = row.key
         self._row = row
@@ -74,7 +75,7 @@ class Receipt:
     def message(self) -> Message | None:
         """The message as the server stored it, once SENT."""
         row = self._now()
-        return self._read_message(row) if row.state is State.SENT else None  # type: ignore[no-any-return]
+        return self._read_message(row) if row.state is State.SENT else None
 
     @property
     def error(self) -> ChatError | None:
@@ -90,8 +91,8 @@ class Receipt:
     # ---- waiting
 
     def wait(self, timeout: float | None = None) -> Receipt:
-        """Wait until it is SENT or DEAD, at most `timeout` seconds (None: for ever). Returns itself; never raises for waiting too
-        long."""
+        """Wait until it is SENT or DEAD, at most `timeout` seconds (None: for ever). Returns itself; never raises for
+        waiting too long."""
         if self._row.state is State.QUEUED:
             self._row = self._outbox.wait(self.id, timeout) or self._row
         return self
@@ -114,13 +115,15 @@ class Receipt:
             return self
         error = row.error or {}
         said = error.get("message") or "no server would take it"
-        raise MessageRejected(f"message {self.id} is a dead letter, {row.reason}: {said}", receipt=self, code=row.reason)
+        raise MessageRejected(
+            f"message {self.id} is a dead letter, {row.reason}: {said}", receipt=self, code=row.reason
+        )
 
     # ---- showing
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: id, key, user, channel, text, state, delivered, reason, attempts, created_at, expires_at (Unix time),
-        message, error."""
+        """JSON-able: id, key, user, channel, text, state, delivered, reason, attempts, created_at, expires_at (Unix
+        time), message, error."""
         row = self._now()
         reason = self._outbox.reason(row)
         message = self.message

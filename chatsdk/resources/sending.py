@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..core.backend import Backend
 from ..core.clock import Clock
@@ -73,7 +74,7 @@ class Sender:
                 outbox.deliver_inline(put.row.id, seconds)
         return receipt.raise_if_dead()
 
-    def _key(self, key: str, user: str, channel: str) -> str:
+    def _key(self, key: Any, user: str, channel: str) -> str:
         if not isinstance(key, str) or not key:
             raise InvalidMessage("key must be a text that is not empty")
         try:
@@ -81,19 +82,19 @@ class Sender:
         except UnicodeEncodeError:
             raise InvalidMessage("key holds a lone surrogate, which is no text") from None
 
-    def _wait(self, wait: float | None) -> float:
+    def _wait(self, wait: Any) -> float:
         if wait is None:
             return self._settings.send_wait
         if isinstance(wait, (int, float)) and wait >= 0:  # False is 0
             return float(wait)
         raise InvalidMessage(f"wait must be seconds, 0 or more: {wait!r}")
 
-    def _ttl(self, ttl: float | None) -> float:
+    def _ttl(self, ttl: Any) -> float:
         if ttl is None:
             return self._settings.ttl
         if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0 < ttl <= self._settings.key_retention:
             raise InvalidMessage(
-                f"ttl must be seconds, more than 0 and at most key_retention ({self._settings.key_retention:g}): {ttl!r}",
+                f"ttl must be more than 0 and at most key_retention, {self._settings.key_retention:g} s: {ttl!r}",
                 hint="the server must know a message's key as long as the outbox may send it",
             )
         return float(ttl)

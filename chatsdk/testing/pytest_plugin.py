@@ -1,8 +1,8 @@
 """The pytest plugin: what a user's own tests get as soon as chatsdk is installed.
 
-Every test gets an outbox directory of its own, no plugins from entry points, and clients that talk to this machine only:
-a test that forgets to set a URL must not send real messages to real people. `chatsdk_server` is a running development
-server in a process of its own, `chatsdk_client` a client that speaks to it.
+Every test gets an outbox directory of its own, no plugins from entry points, and clients that talk to this machine
+only: a test that forgets to set a URL must not send real messages to real people. `chatsdk_server` is a running
+development server in a process of its own, `chatsdk_client` a client that speaks to it.
 
 Nothing of chatsdk is imported before a fixture needs it, so that coverage counts right.
 """

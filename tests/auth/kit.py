@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,17 @@ class Stage:
         return self.manager.authorize(signed, True)["Authorization"]
 
     def names(self) -> list[str]:
-        """The events so far, by name."""
+        """The events so far, by name, once no renewal is under way (its event leaves after its token is there)."""
+        settle()
         return [event.NAME for event in self.events]
+
+
+def settle() -> None:
+    """Wait until the threads of all renewals have ended."""
+    until = time.monotonic() + 20
+    while any(thread.name == "chatsdk-token-renewal" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        threading.Event().wait(0.002)
 
 
 def request(**facts: Any) -> Request:

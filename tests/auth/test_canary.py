@@ -26,7 +26,7 @@ from chatsdk.core.tokens import Secret, Token, TokenRequest
 from chatsdk.testing.clock import FakeClock
 from tests.auth.kit import USER, is_over, jwt_like, request, unauthorized
 
-CANARY = "-".join(["hush", "4711"])  # never in one piece in this file, whose lines tracebacks show
+CANARY = "hush-" + str(4711)  # never in one piece in this file, whose lines tracebacks show
 
 
 class Sink:

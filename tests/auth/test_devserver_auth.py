@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,10 +12,11 @@ from chatsdk.auth import SignedTokens
 from chatsdk.auth.sources import Source
 from chatsdk.core.chatsdk_backend import ChatSDKBackend
 from chatsdk.core.errors import TokenExpiredError, Unauthorized
-from chatsdk.core.exchange import Request, Response, status_error
+from chatsdk.core.exchange import Request
 from chatsdk.core.tokens import Token
 from chatsdk.devserver.process import DevServer
 from chatsdk.middleware.auth import Auth
+from chatsdk.pipeline.transport import Transport
 from chatsdk.resilience.system_clock import SystemClock
 from tests.auth.kit import Stage, static, together
 
@@ -34,10 +32,9 @@ def server() -> Iterator[DevServer]:
 
 
 class Wire:
-    """A user of the server: manager, auth layer, and an exchange in a few lines."""
+    """A user of the server: manager, auth layer and transport."""
 
     def __init__(self, server: DevServer, *sources: Source, **options: Any) -> None:
-        self.address = urlsplit(server.url)
         self.server = server
         self.refreshes = server.faults("latency", operation="refresh", ms=0)  # a rule counts what it is asked
         self.stage = Stage(
@@ -48,28 +45,14 @@ class Wire:
             background=True,
             **options,
         )
+        self.exchange = Transport(server.url, on_skew=self.stage.manager.observe_skew)
         self.authorize = self.stage.manager.authorize
         self.layer = Auth(self)  # type: ignore[arg-type]
-
-    def exchange(self, request: Request) -> Response:
-        """One request over a connection of its own."""
-        connection = http.client.HTTPConnection(self.address.netloc, timeout=20)
-        try:
-            headers = {"Content-Type": "application/json", **request.headers}
-            body = None if request.body is None else json.dumps(request.body)
-            connection.request(request.method, request.path, body, headers)
-            answer = connection.getresponse()
-            response = Response(status=answer.status, body=json.loads(answer.read()))
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise status_error(response, request_id="", now=time.time())
-        return response
 
     def refresh(self, secret: str, deadline: float) -> Token:
         """The backend's refresh, on the wire."""
         call = BACKEND.refresh_token("alice", secret, now=time.time())
-        return call.parse(self.exchange(call.request))
+        return call.parse(self.exchange(call.request.replace(deadline=deadline)))
 
     def me(self, _index: int = 0) -> Any:
         """Who am I, through the auth layer."""
@@ -80,16 +63,31 @@ class Wire:
         return next(int(rule["seen"]) for rule in self.server.fault_rules() if rule["id"] == self.refreshes)
 
 
+@pytest.fixture
+def lay(server: DevServer) -> Iterator[Callable[..., Wire]]:
+    """Lays wires to the server, and cuts them afterwards."""
+    wires: list[Wire] = []
+
+    def make(*sources: Source, **options: Any) -> Wire:
+        wires.append(Wire(server, *sources, **options))
+        return wires[-1]
+
+    yield make
+    for wire in wires:
+        wire.stage.manager.close()
+        wire.exchange.close()
+
+
 def session(server: DevServer) -> Token:
     """A fresh session of alice's."""
     pair = server.session("alice")
     return Token(pair["token"], pair["wsToken"], pair["refreshToken"])
 
 
-def test_eight_threads_meet_an_expired_token(server: DevServer) -> None:
+def test_eight_threads_meet_an_expired_token(server: DevServer, lay: Callable[..., Wire]) -> None:
     """All tokens expire at once; eight threads ask; every answer is 200 and the server saw exactly one refresh."""
     pair = session(server)
-    wire = Wire(server, static(pair))
+    wire = lay(static(pair))
     wire.me()
     rule = server.faults("expire_tokens", operation="me")
     try:
@@ -105,12 +103,12 @@ def test_eight_threads_meet_an_expired_token(server: DevServer) -> None:
     assert wire.stage.names() == ["auth:token_refreshed"]
 
 
-def test_used_up_refresh_token_ends_the_session(server: DevServer) -> None:
+def test_used_up_refresh_token_ends_the_session(server: DevServer, lay: Callable[..., Wire]) -> None:
     """Somebody else used the refresh token: the server says so, the session is lost, and a new one revives it."""
     pair = session(server)
     assert pair.refresh is not None
-    wire = Wire(server, static(pair))
-    wire.refresh(pair.refresh.reveal(), 0.0)
+    wire = lay(static(pair))
+    wire.refresh(pair.refresh.reveal(), time.monotonic() + 20)
     rule = server.faults("unauthorized", operation="me")
     try:
         with pytest.raises(TokenExpiredError):
@@ -125,9 +123,9 @@ def test_used_up_refresh_token_ends_the_session(server: DevServer) -> None:
     assert wire.stage.names() == ["auth:token_expired", "auth:token_refreshed"]
 
 
-def test_server_that_refuses_good_tokens(server: DevServer) -> None:
+def test_server_that_refuses_good_tokens(server: DevServer, lay: Callable[..., Wire]) -> None:
     """401 to everything while the session is fine: a 401 for the caller, at most two refreshes, nothing lost."""
-    wire = Wire(server, static(session(server)))
+    wire = lay(static(session(server)))
     rule = server.faults("unauthorized", operation="me")
     try:
         for _ in range(10):
@@ -140,11 +138,10 @@ def test_server_that_refuses_good_tokens(server: DevServer) -> None:
     assert not wire.stage.manager.lost
 
 
-def test_signed_tokens_are_taken(server: DevServer) -> None:
+def test_signed_tokens_are_taken(server: DevServer, lay: Callable[..., Wire]) -> None:
     """A backend that signs for its users needs nothing but the secret; a forced one is signed anew."""
     signer = SignedTokens(server.secret, server.app_id, ws_secret=server.ws_secret)
-    wire = Wire(server, signer)
-    wire.stage.manager.observe_skew(-1.0)  # the server takes no token from the future
+    wire = lay(signer)
     assert wire.me()["id"] == "alice"
     first = wire.stage.manager.token()
     assert wire.stage.manager.token(refused=first) != first

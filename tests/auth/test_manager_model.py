@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chatsdk.core.errors import NotSentError, TokenExpiredError, TokenUnavailableError
-from chatsdk.core.tokens import Token
 from chatsdk.testing.clock import FakeClock
-from tests.auth.kit import Sessions, Stage, static, unauthorized
+from tests.auth.kit import Sessions, Stage, bearer, static, unauthorized
 
 
 class Life(RuleBasedStateMachine):
@@ -26,6 +25,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.clock = FakeClock()
         self.sessions = Sessions(self.clock)
+        self.configured = bearer(self.sessions.first)
         self.stage = Stage(static(self.sessions.first), sessions=self.sessions)
         self.stage.manager.observe_skew(0.0)
         self.began = self.clock.monotonic()
@@ -52,10 +52,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def sign(self) -> None:
-        """A request: it never gets a token that was replaced."""
-        newest = self.seen[-1:]
+        """A request: it never gets a token that was replaced, but for the configured one if that is all there is."""
         header = self.ask(None)
-        assert header is None or [header] == newest or self.seen[-1] == header
+        assert header in (None, self.seen[-1] if self.seen else None, self.configured)
 
     @rule(back=st.integers(1, 4))
     def refuse(self, back: int) -> None:
@@ -116,7 +115,7 @@ class Life(RuleBasedStateMachine):
             for _ in range(3):
                 header = self.ask(header or self.ask(None))
                 self.clock.advance(120)
-            assert self.stage.manager.lost or self.stage.manager.token() == Token("")
+            assert self.stage.manager.lost
         else:
             assert header is not None
             ends = self.stage.manager.token().expires_at

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from chatsdk.auth import PairStore
 from chatsdk.auth.pairs import origin_of
-from chatsdk.core.errors import StorageError, TokenExpiredError
+from chatsdk.core.errors import StorageError, TokenExpiredError, TokenUnavailableError
 from chatsdk.core.tokens import Secret, Token
 from chatsdk.resilience.system_clock import SystemClock
 from chatsdk.testing.clock import FakeClock
@@ -111,7 +111,7 @@ def test_root_works_as_the_owner(store: PairStore, directory: Path) -> None:
         store.load(USER, "o")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(
     st.binary(max_size=60)
     | st.dictionaries(
@@ -293,6 +293,8 @@ def test_unwritable_store_costs_no_token(directory: Path, caplog: pytest.LogCapt
     stage = Stage(static(sessions.first), sessions=sessions, pairs=directory)
     header = stage.refused(stage.sign())
     directory.chmod(0o755)
+    assert Stage(static("other"), clock=stage.clock, pairs=directory).sign() == "Bearer other"
+    caplog.clear()
     for _ in range(3):
         stage.clock.advance(100)
         new = stage.refused(header)
@@ -303,6 +305,60 @@ def test_unwritable_store_costs_no_token(directory: Path, caplog: pytest.LogCapt
     stage.clock.advance(100)
     assert stage.refused(header) != header
     assert Stage(static(sessions.first), sessions=sessions, pairs=directory).sign() == stage.sign()
+
+
+def test_full_disk_costs_no_token(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that cannot be written is used in memory; the next one that can be is kept again."""
+    sessions = Sessions(FakeClock())
+    stage = Stage(static(sessions.first), sessions=sessions, pairs=directory)
+    header = stage.refused(stage.sign())
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    for broken in (True, True, False):
+        with monkeypatch.context() as patch:
+            if broken:
+                patch.setattr(os, "fsync", full)
+            stage.clock.advance(100)
+            new = stage.refused(header)
+        assert new != header
+        kept = Stage(static(sessions.first), sessions=sessions, pairs=directory).sign()
+        assert (kept == new) is not broken
+        header = new
+
+
+def test_pair_of_another_client_that_is_refused_too(directory: Path) -> None:
+    """Another client's newer pair whose token is refused as well is refreshed on, not served and not an end."""
+    sessions = Sessions(FakeClock())
+    one, two = (Stage(static(sessions.first), sessions=sessions, pairs=directory) for _ in range(2))
+    old = two.sign()
+    second = one.refused(one.sign())
+    one.clock.advance(100)
+    shared = two.refused(old)
+    assert (shared, sessions.asked) == (second, 1)
+    third = two.refused(shared)
+    assert sessions.asked == 2
+    one.clock.advance(100)
+    fourth = one.refused(second)
+    assert (fourth, sessions.asked) == (third, 2)
+    fifth = one.refused(fourth)
+    one.clock.advance(1000)  # what the one kept has ended too, by its exp; its refresh token is the one that counts
+    assert two.sign() not in (third, fifth)
+    assert (sessions.asked, two.manager.lost) == (4, False)
+
+
+def test_busy_lock_is_waited_for_until_the_deadline(store: PairStore, directory: Path) -> None:
+    """While another process refreshes for longer than one can wait, it is TokenUnavailableError, and no second try."""
+    sessions = Sessions(FakeClock())
+    stage = Stage(static(sessions.first), sessions=sessions, pairs=directory)
+    header = stage.sign()
+    with store.lock(USER, time.monotonic() + 10):
+        with pytest.raises(TokenUnavailableError, match="holds the lock"):
+            stage.refused(header)
+    stage.clock.advance(1)
+    assert sessions.asked == 0
+    assert stage.refused(header) != header
 
 
 def test_many_clients_refresh_once(directory: Path) -> None:

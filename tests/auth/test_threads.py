@@ -13,7 +13,19 @@ from chatsdk.auth.sources import TokenProvider
 from chatsdk.core.errors import NotSentError, ServerError, TokenExpiredError, TokenUnavailableError
 from chatsdk.core.tokens import Token, TokenRequest
 from chatsdk.resilience.system_clock import SystemClock
-from tests.auth.kit import USER, Scripted, Sessions, Stage, bearer, jwt_like, request, static, together, unauthorized
+from tests.auth.kit import (
+    USER,
+    Scripted,
+    Sessions,
+    Stage,
+    bearer,
+    jwt_like,
+    request,
+    settle,
+    static,
+    together,
+    unauthorized,
+)
 
 CLOCK = SystemClock()
 
@@ -141,10 +153,7 @@ def test_replace_beats_a_hanging_refresh() -> None:
 
     assert together(2, act) == ["Bearer brought"] * 2
     go.set()
-    until = time.monotonic() + 20
-    while any(thread.name == "chatsdk-token-renewal" for thread in threading.enumerate()):
-        assert time.monotonic() < until
-        threading.Event().wait(0.005)
+    settle()
     assert stage.sign() == "Bearer brought"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chatsdk.cli.main import main
 from chatsdk.devserver.process import DevServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +52,7 @@ class Shell:
             [sys.executable, "-m", "chatsdk", *arguments],
             input=data or b"",
             capture_output=True,
-            env=self._environment(environ),
+            env=self.environment(environ),
             timeout=TIMEOUT,
             check=False,
         )
@@ -67,10 +70,21 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=self._environment(environ),
+            env=self.environment(environ),
         )
 
-    def _environment(self, changes: dict[str, str | None]) -> dict[str, str]:
+    def here(self, *arguments: str, stdin: str | bytes = b"") -> Ended:
+        """Run it in this process, for what needs no process of its own: it is ten times as quick."""
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name, value in self.environ.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            code = main(arguments)
+        return Ended(code, out.getvalue(), err.getvalue())
+
+    def environment(self, changes: dict[str, str | None]) -> dict[str, str]:
         merged = {**os.environ, "PYTHONPATH": str(ROOT), **self.environ, **changes}
         return {name: value for name, value in merged.items() if value is not None}
 

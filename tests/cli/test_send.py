@@ -117,13 +117,13 @@ def test_a_rejected_message_is_65(chatsdk: Shell, server: DevServer) -> None:
 @pytest.mark.parametrize("text", ["", "x" * 10_001])
 def test_a_text_that_no_server_takes_is_65(text: str, chatsdk: Shell, channel: str) -> None:
     """Refused before it was accepted: nothing waits."""
-    assert chatsdk("send", channel, text).code == 65
-    assert chatsdk("outbox", "list").out == ""
+    assert chatsdk.here("send", channel, text).code == 65
+    assert chatsdk.here("outbox", "list").out == ""
 
 
 def test_a_bad_token_is_77_and_loses_nothing(chatsdk: Shell, channel: str, texts: Texts, server: DevServer) -> None:
     """A refused token: 77, and the message waits for a better one."""
-    ended = chatsdk("send", channel, "hello", "--wait", "5", CHATSDK_TOKEN=_spoilt(server), CHATSDK_USER="alice")
+    ended = chatsdk("send", channel, "hello", "--wait", "1", CHATSDK_TOKEN=_spoilt(server), CHATSDK_USER="alice")
     assert ended.code == 77
     assert "safe in the outbox" in ended.err
     assert chatsdk("outbox", "flush", "--budget", "20s", CHATSDK_USER="alice").code == 0
@@ -148,10 +148,11 @@ def _spoilt(server: DevServer) -> str:
         (("bogus",), None),
         (("--bogus",), None),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_nonsense_is_2(arguments: tuple[str, ...], stdin: str | bytes | None, chatsdk: Shell) -> None:
     """A command line that makes no sense: usage on standard error, nothing accepted."""
-    ended = chatsdk(*arguments, stdin=stdin)
+    ended = chatsdk.here(*arguments, stdin=stdin or b"")
     assert (ended.code, ended.out) == (2, "")
     assert "Error" in ended.err
 
@@ -159,7 +160,7 @@ def test_nonsense_is_2(arguments: tuple[str, ...], stdin: str | bytes | None, ch
 @pytest.mark.parametrize("ttl", ["90", "90s", "5m", "24h"])
 def test_ttl_is_a_time(ttl: str, chatsdk: Shell, channel: str) -> None:
     """However a time is written, it is how long the message may wait."""
-    facts = chatsdk("send", channel, "x", "--no-wait", "--ttl", ttl, "--json").json
+    facts = chatsdk.here("send", channel, "x", "--no-wait", "--ttl", ttl, "--json").json
     seconds = {"90": 90, "90s": 90, "5m": 300, "24h": 86400}[ttl]
     assert abs(facts["expires_at"] - facts["created_at"] - seconds) < 1
 
@@ -195,4 +196,4 @@ def test_a_token_from_a_file(chatsdk: Shell, channel: str, server: DevServer, te
         file.write(server.tokens["alice"] + "\n")
     assert chatsdk("send", channel, "hello", "--token-file", path, CHATSDK_TOKEN=None).code == 0
     assert texts() == ["hello"]
-    assert chatsdk("send", channel, "hello", "--token", "abc").code == 2  # there is no such flag
+    assert chatsdk.here("send", channel, "hello", "--token", "abc").code == 2  # there is no such flag

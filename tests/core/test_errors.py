@@ -87,7 +87,7 @@ def test_all_pickle_and_copy(error: ChatError) -> None:
         assert type(other) is type(error)
         assert other.args == error.args
         assert str(other) == str(error)
-        assert {name: value for name, value in vars(other).items()} == vars(error)
+        assert vars(other) == vars(error)
 
 
 def test_notes_do_not_break_pickling() -> None:

@@ -65,6 +65,19 @@ def test_channel_aliases() -> None:
     assert resolve({"channels": {"ops": "c-4"}}, {}, FILES).channels == {"general": "c-1", "ops": "c-4"}
 
 
+def test_the_development_channel_is_always_there() -> None:
+    """`general` names the channel of every development server, until somebody gives the name to another one."""
+    assert resolve({}, {}).channels == Settings().channels == {"general": "00000000-0000-7000-8000-000000000001"}
+    assert resolve({}, {}, [("f", {"channels": {"general": "c-9"}})]).channels["general"] == "c-9"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"])
+def test_loopback_only_lets_loopback_through(host: str) -> None:
+    """With a port or without."""
+    given_ = {"loopback_only": True, "url": f"http://{host}:5500", "ws_url": f"ws://{host}"}
+    assert resolve(given_, {}).loopback_only
+
+
 def test_several_files() -> None:
     """The first file wins, as a whole: its top level too stands before the next file's profile."""
     files: list[tuple[str, dict[str, Any]]] = [
@@ -92,7 +105,8 @@ ABSURD: list[tuple[dict[str, Any], dict[str, str], dict[str, Any], list[str]]] =
     ({"retry": "never"}, {}, {}, ["default, standard, patient"]),
     ({"ttl": "8d", "key_retention": "7d"}, {}, {}, ["ttl = 8 d (argument)", "key_retention = 7 d (argument)"]),
     ({"circuit_open_first": 90}, {}, {}, ["circuit_open_first", "circuit_open_max = 1 min (default)"]),
-    ({"lane_first": 90}, {}, {}, ["lane_first", "lane_cap"]),
+    ({"loopback_only": True, "url": "https://chat.example"}, {}, {}, ["url (argument)", "loopback_only (argument)"]),
+    ({"url": "http://127.evil.example"}, {"CHATSDK_LOOPBACK_ONLY": "1"}, {}, ["(CHATSDK_LOOPBACK_ONLY)"]),
     ({"tiemout": 3}, {}, {}, ["'tiemout'", "did you mean timeout"]),
     ({"channels": {"a": 7}}, {}, {}, ["channels.a", "channel's id"]),
     ({"channels": "a"}, {}, {}, ["channels", "table"]),

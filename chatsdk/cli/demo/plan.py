@@ -15,8 +15,8 @@ CHANNELS = 4
 SURE = 2
 """How often each fault strikes for certain."""
 MIN_MESSAGES, MESSAGES = 80, 400
-DWELL = 2.0
-"""Seconds that an act gives its messages to be delivered through its trouble; less, if they are all delivered sooner."""
+DWELL = 1.5
+"""Seconds that an act leaves its messages to be delivered through its trouble, if that takes so long."""
 HARD_LIMIT = 60.0
 """Seconds after which the demo gives up, whatever the machine is busy with. Usually it takes a quarter of that."""
 
