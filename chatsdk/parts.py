@@ -232,7 +232,7 @@ class Parts:
     def _refresh(self, user: str, secret: str, deadline: float) -> Token:
         """Straight through the transport, with a circuit of its own: a probe that meets a 401 must not wait for
         itself."""
-        call = self.backend.refresh_token(user, secret, now=self.clock.time())
+        call = self.backend.refresh_token(user, secret, now=self.users.server_now())
         request = call.request.replace(correlation_id=uuid7(self.clock.time(), os.urandom(10)), deadline=deadline)
         return call.parse(self.circuits["auth"].call(self.transport, request, is_failure=_is_outage))
 

@@ -111,6 +111,10 @@ class Users:
         """Use this token for `user` from now on."""
         self.manager(user).replace(token)
 
+    def server_now(self) -> float:
+        """Unix time by the server's clock."""
+        return self._server_time.now()
+
     def observe_skew(self, seconds: float) -> None:
         """Server time minus ours, from an answer's Date header."""
         self._server_time.observe(seconds)
@@ -162,4 +166,5 @@ class Users:
             refresh_before=settings.refresh_before,
             timeout=settings.timeout,
             background=settings.background,
+            check_user=user != NOBODY,
         )
