@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .config import load_settings
+from .core.errors import InvalidArgument
 from .core.models import Channel
 from .core.tokens import Token
 from .parts import Parts
@@ -20,6 +21,7 @@ from .resources.channels import Channels, PresenceResource, Typing, Users
 from .resources.messages import Messages
 from .resources.outbox import OutboxResource
 from .resources.receipt import Receipt
+from .users import check_user
 
 if TYPE_CHECKING:
     from .auth import SignedTokens
@@ -101,6 +103,7 @@ class ChatClient:
     def as_user(self, user: str, token: str | Token | None = None) -> ChatClient:
         """A cheap view of this client that speaks for `user`: it shares connections, outbox and worker. Without `token`
         the user's tokens come from the client's provider or signer."""
+        user = check_user(user)
         view = object.__new__(ChatClient)
         view._parts = self._parts
         view._is_view = True
@@ -114,6 +117,7 @@ class ChatClient:
     ) -> ChatClient:
         """Speak for `user` from now on, with this session. Returns this client. The messages of a user whose session
         was lost go out again."""
+        user = check_user(user)
         self._parts.users.replace(user, Token(token or "", ws_token, refresh_token))
         self._build(user)
         return self
@@ -168,6 +172,8 @@ class ChatClient:
         that. Without `handler` it is a decorator. Handlers run in the thread where it happened; one that raises is
         logged."""
         if handler is not None:
+            if not callable(handler):
+                raise InvalidArgument(f"a handler must be callable, not {type(handler).__name__}")
             return self._parts.emitter.subscribe(event, handler)
 
         def decorate(function: Handler[Any]) -> Handler[Any]:
@@ -233,10 +239,11 @@ class ChatClient:
 
 def warn_on_event_loop() -> None:
     """A blocking call on a running event loop stops every task of it: say so, once."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or _warned_of_loop.is_set():
+    # another thread may be in the middle of importing asyncio: then nobody runs a loop yet
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if running_loop is None or _warned_of_loop.is_set():
         return
-    if asyncio._get_running_loop() is not None:
+    if running_loop() is not None:
         import warnings
 
         _warned_of_loop.set()

@@ -14,6 +14,7 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ class Parts:
         clock: Clock | None = None,
     ) -> None:
         settings.require("url")
+        for text in settings.warnings:
+            warnings.warn(f"chatsdk: {text}", RuntimeWarning, stacklevel=3)
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.random = random

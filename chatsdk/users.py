@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from .auth import PairStore, ServerTime, TokenManager, build_sources, read_claims
 from .core.clock import Clock
-from .core.errors import SettingsError
+from .core.errors import InvalidArgument, SettingsError
 from .core.events import Event
 from .core.exchange import Request
-from .core.settings import Settings
+from .core.settings import ROWS, Settings
 from .core.tokens import Token
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 NOBODY = "me"
 """The user of lanes and caches where neither a setting nor the token names one."""
+
+
+def check_user(user: str) -> str:
+    """A user's id, by the rule of the setting `user`. Raises InvalidArgument."""
+    kind = ROWS["user"].kind
+    try:
+        return str(kind.parse(user))
+    except ValueError:
+        raise InvalidArgument(f"a user's id must be {kind.allowed}") from None
 
 
 class Users:

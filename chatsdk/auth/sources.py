@@ -113,6 +113,6 @@ def as_token(given: Any, what: str) -> Token:
     return Token(given.access, given.ws or None, given.refresh or None, number(given.expires_at))
 
 
-def _fits_header(text: str) -> bool:
+def _fits_header(text: object) -> bool:
     # RFC 6750 allows less; what matters is that nothing splits a header
-    return len(text) <= MAX_TEXT and all("!" <= character <= "~" for character in text)
+    return isinstance(text, str) and len(text) <= MAX_TEXT and all("!" <= character <= "~" for character in text)

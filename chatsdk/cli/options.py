@@ -6,6 +6,7 @@ the command's name. A token has no flag: the arguments of a process are visible 
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,15 @@ class Options:
         from ..client import ChatClient
 
         return ChatClient(**{"background": False, **self.given, **more})
+
+    def command(self, words: str) -> str:
+        """The command line of another command that means the same outbox: with the flags of this one that say which."""
+        flags = [
+            f"{ROWS[name].flag} {shlex.quote(str(self.given[name]))}"
+            for name in ("config", "profile", "url", "state_dir")
+            if name in self.given
+        ]
+        return " ".join(["chatsdk", words, *flags])
 
     def registry(self) -> Registry:
         """The plugins, as such a client has them."""

@@ -38,7 +38,7 @@ def hint(text: str) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
-    line(json.dumps(value, ensure_ascii=False, default=str))
+    line(json.dumps(value, ensure_ascii=_encoding(sys.stdout) != "utf-8", default=str))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -82,9 +82,14 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def _encoding(stream: TextIO) -> str:
+    return (stream.encoding or "utf-8").lower()
+
+
 def _write(stream: TextIO, text: str) -> None:
     try:
-        stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
+        encoding = _encoding(stream)
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except BrokenPipeError:
         # whatever else is written, also by the interpreter at its end, goes nowhere

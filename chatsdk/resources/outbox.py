@@ -12,6 +12,10 @@ from ..outbox.outbox import Outbox
 from .receipt import Receipt
 
 
+_TOO_LONG = 19
+"""Digits of a number that is no row's id: SQLite's integers have up to 18 of any kind."""
+
+
 class OutboxResource:
     """The outbox of this client's state directory, of all users; of one user where this is a user's view."""
 
@@ -62,7 +66,9 @@ class OutboxResource:
     def _find(self, outbox: Outbox, id: int | str) -> Row | None:
         if isinstance(id, str) and is_uuid(id):
             return outbox.get(key=id.lower())
-        return outbox.get(id=int(id)) if str(id).isdecimal() else None
+        text = str(id)
+        # a number that no table can hold is no row's
+        return outbox.get(id=int(text)) if text.isdecimal() and len(text) < _TOO_LONG else None
 
     def _ids(self, outbox: Outbox, ids: Iterable[int | str] | None, states: Sequence[State]) -> Sequence[int]:
         if ids is not None:

@@ -55,6 +55,8 @@ class Sender:
         wait: float | None,
     ) -> Receipt:
         """See `Messages.send`."""
+        if not isinstance(attachments, Sequence):
+            raise InvalidMessage(f"attachments must be a list of Attachment objects, not {type(attachments).__name__}")
         seconds = self._wait(wait)
         lifetime = self._ttl(ttl)
         now = self._clock.time()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -52,10 +55,18 @@ def test_errors_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == "*** *** Bearer ***"
 
 
+def test_a_poor_terminal_gets_escapes() -> None:
+    """Where standard output takes ASCII only, text is escaped, and JSON is JSON still."""
+    script = r"from chatsdk.cli import output as o; text = '\xfc\udc80'; o.line(text); o.as_json(text)"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environ)
+    plain, as_json = ended.stdout.splitlines()
+    assert plain == rb"\xfc\udc80"
+    assert json.loads(as_json) == "\xfc\udc80"
+
+
 def test_a_reader_that_left_is_no_error() -> None:
     """`chatsdk ... | head` must not turn a success into a traceback."""
-    import subprocess
-
     script = "from chatsdk.cli import output\nfor _ in range(100_000): output.line('x' * 100)\nprint('end')"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
 from chatsdk.devserver.process import DevServer
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Shell, end
 
 Texts = Callable[[], list[str]]
 
@@ -105,6 +108,15 @@ def test_queued_ok_makes_it_zero(chatsdk: Shell, channel: str, nowhere: str) -> 
     assert "safe in the outbox" in ended.err
 
 
+def test_the_command_that_sends_it_can_be_copied(chatsdk: Shell, channel: str, texts: Texts) -> None:
+    """It names the profile in which the message waits."""
+    ended = chatsdk("send", channel, "hello", "--no-wait", "--profile", "work")
+    found = re.search("`chatsdk (outbox flush .*?)`", ended.err)
+    assert found is not None
+    assert chatsdk(*found[1].split()).code == 0
+    assert texts() == ["hello"]
+
+
 def test_a_rejected_message_is_65(chatsdk: Shell, server: DevServer) -> None:
     """A channel that alice is not in refuses; the dead letter stands, and the hint says where."""
     foreign = server.channel("carol")
@@ -197,3 +209,16 @@ def test_a_token_from_a_file(chatsdk: Shell, channel: str, server: DevServer, te
     assert chatsdk("send", channel, "hello", "--token-file", path, CHATSDK_TOKEN=None).code == 0
     assert texts() == ["hello"]
     assert chatsdk.here("send", channel, "hello", "--token", "abc").code == 2  # there is no such flag
+
+
+def test_an_interrupted_wait_says_that_it_was_accepted(chatsdk: Shell, channel: str, nowhere: str) -> None:
+    """Ctrl-C while waiting is no reason to send it again: 75, and the sentence says so."""
+    chatsdk.environ["CHATSDK_URL"] = nowhere
+    process = chatsdk.start("send", channel, "hello", "--wait", "60s", "--json")
+    ends = time.monotonic() + 20
+    while "hello" not in chatsdk.here("outbox", "list").out:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    ended = end(process, signal.SIGINT)
+    assert (ended.code, ended.json["state"], ended.json["exit"]) == (75, "QUEUED", 75)
+    assert "do not send it again" in ended.err

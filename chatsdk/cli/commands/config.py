@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...core.settings import TABLE
+from ...core.settings import TABLE, Settings
 from .. import exits, output
 from ..options import Options, passes_options
 
@@ -15,7 +15,7 @@ from ..options import Options, passes_options
 def command(options: Options, as_json: bool) -> int:
     """Show each setting and where its value came from."""
     settings = options.settings()
-    place = _outbox(options)
+    place = _outbox(settings)
     if as_json:
         output.as_json(
             {
@@ -46,8 +46,7 @@ def command(options: Options, as_json: bool) -> int:
     return exits.OK
 
 
-def _outbox(options: Options) -> str | None:
+def _outbox(settings: Settings) -> str | None:
     from ...config import state_directory
 
-    settings = options.settings()
     return str(state_directory(settings)) if settings.url else None

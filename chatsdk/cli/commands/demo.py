@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from .. import exits
-from ..demo.plan import MESSAGES, MIN_MESSAGES
+from ..demo.plan import MAX_MESSAGES, MESSAGES, MIN_MESSAGES
 from .serve import missing_extra
 
 
 @click.command("demo")
 @click.option(
     "--messages",
-    type=click.IntRange(MIN_MESSAGES, 20_000),
+    type=click.IntRange(MIN_MESSAGES, MAX_MESSAGES),
     default=MESSAGES,
     show_default=True,
     help="how many to send",

@@ -6,6 +6,7 @@ waits, once, within a budget; `run` stays and keeps sending.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,8 @@ def get(options: Options, id: str, as_json: bool) -> int:
             return exits.OK
         for name, value in facts.items():
             if value is not None:
-                output.line(f"{name}: {output.plain(str(value))}")
+                said = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+                output.line(f"{name}: {output.plain(said)}")
     return exits.OK
 
 
@@ -96,7 +98,7 @@ def retry(options: Options, ids: tuple[str, ...], every: bool) -> int:
         output.line(f"{count} back in the queue")
         if count:
             output.note("nothing was sent yet")
-            output.hint("`chatsdk outbox flush` sends what waits")
+            output.hint(f"`{options.command('outbox flush')}` sends what waits")
     return exits.OK
 
 
@@ -139,10 +141,10 @@ def flush(options: Options, budget: float | None, queued_ok: bool, as_json: bool
             output.as_json({**report.to_dict(), "exit": code})
     if report.dead:
         output.note(f"{report.dead} died")
-        output.hint("`chatsdk outbox dead` shows why")
+        output.hint(f"`{options.command('outbox dead')}` shows why")
     if report.queued:
         output.note(f"{report.queued} still queued, safe on disk; {report.sent} sent")
-        output.hint("`chatsdk outbox list` shows why; `chatsdk outbox run` keeps trying")
+        output.hint(f"`{options.command('outbox list')}` shows why; `{options.command('outbox run')}` keeps trying")
     return code
 
 

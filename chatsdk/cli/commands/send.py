@@ -17,7 +17,6 @@ from ...core.errors import ChatError, MessageRejected, NotFound
 from ...core.identity import message_key, uuid7
 from ...core.store import Reason, State
 from .. import exits, output
-from ..channel import channel_id
 from ..options import Options, passes_options, seconds
 
 if TYPE_CHECKING:
@@ -56,15 +55,15 @@ def command(
         raise click.UsageError("--wait and --no-wait contradict each other")
     body = _text(text)
     with options.client() as chat:
-        where = channel_id(chat, channel)
+        where = chat.settings.channels.get(channel, channel)
         made = key if key is not None else uuid7(time.time(), os.urandom(10))
         try:
             receipt = chat.send(where, body, key=made, wait=0 if no_wait else wait)
         except MessageRejected as error:
-            return _end(error.receipt, exits.DIED, as_json, error)
+            return _end(options, error.receipt, exits.DIED, as_json, error)
         except KeyboardInterrupt:
-            return _interrupted(chat, where, made, as_json)
-        return _end(receipt, _code(receipt, no_wait=no_wait, queued_ok=queued_ok), as_json)
+            return _interrupted(options, chat, where, made, as_json)
+        return _end(options, receipt, _code(receipt, no_wait=no_wait, queued_ok=queued_ok), as_json)
 
 
 def _text(given: str | None) -> str:
@@ -92,7 +91,7 @@ def _code(receipt: Receipt, *, no_wait: bool, queued_ok: bool) -> int:
     return exits.OK if queued_ok else exits.QUEUED
 
 
-def _end(receipt: Receipt, code: int, as_json: bool, error: ChatError | None = None) -> int:
+def _end(options: Options, receipt: Receipt, code: int, as_json: bool, error: ChatError | None = None) -> int:
     facts: dict[str, Any] = receipt.to_dict()
     if as_json:
         output.as_json({**facts, "exit": code})
@@ -102,16 +101,17 @@ def _end(receipt: Receipt, code: int, as_json: bool, error: ChatError | None = N
     elif receipt.state is State.QUEUED:
         why = f" ({facts['reason']})" if facts["reason"] else ""
         output.note(f"message {receipt.id} is safe in the outbox, not delivered yet{why}; do not send it again")
-        output.hint("`chatsdk outbox flush` sends what waits; `chatsdk outbox run` stays and keeps sending")
+        flush, run = options.command("outbox flush"), options.command("outbox run")
+        output.hint(f"`{flush}` sends what waits; `{run}` stays and keeps sending")
         if facts["error"] and code != exits.OK:
             output.hint(f"last error: {output.plain(str(facts['error'].get('message', '')))}")
     return code
 
 
-def _interrupted(chat: ChatClient, channel: str, key: str, as_json: bool) -> int:
+def _interrupted(options: Options, chat: ChatClient, channel: str, key: str, as_json: bool) -> int:
     try:
         receipt = chat.outbox.get(message_key(key, server=chat.settings.url, user=chat.user, channel=channel))
     except NotFound:
         output.note("interrupted before the message was accepted: nothing was sent")
         return exits.INTERRUPTED
-    return _end(receipt, exits.OK if receipt.state is State.SENT else exits.QUEUED, as_json)
+    return _end(options, receipt, exits.OK if receipt.state is State.SENT else exits.QUEUED, as_json)

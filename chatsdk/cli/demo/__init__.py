@@ -11,4 +11,5 @@ A sending process puts messages into its outbox while the development server dro
     checker   the comparison (pure)
     story     the director: starts, breaks, kills and restarts
     display   what is seen of it: live on a terminal, lines elsewhere
+    run       all of it, from its temporary directory to its last line
 """

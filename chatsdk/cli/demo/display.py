@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from .. import output
 from .checker import Verdict
-from .story import Snapshot
+from .story import KILLED, LEFT, RUNS, Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+MARKS = {RUNS: "●", KILLED: "✕", LEFT: "○"}
+COLOURS = {RUNS: "green", KILLED: "red", LEFT: "dim"}
 KEPT = 6
 """Events that the live view shows."""
 
@@ -73,9 +75,9 @@ class Live:
                 name, ProgressBar(total=max(1, now.messages), completed=count, width=40), f"{count}/{now.messages}"
             )
         people = Text()
-        for name, up in (("server", now.server_up), ("sending process", now.sender_up)):
-            people.append("● " if up else "✕ ", style="green" if up else "red")
-            people.append(f"{name} {'runs' if up else 'killed'}   ")
+        for name, state in (("server", now.server), ("sending process", now.sender)):
+            people.append(MARKS[state], style=COLOURS[state])
+            people.append(f" {name} {state}   ")
         faults = ", ".join(f"{kind} {count}" for kind, count in now.faults.items() if count) or "none yet"
         facts = Text(f"waiting in the outbox {now.pending}   tries {now.attempts}   faults met: {faults}")
         title = f"{now.act}/{now.acts} {now.title}" if now.act else "starting"
@@ -107,8 +109,9 @@ def rows(verdict: Verdict) -> Sequence[tuple[str, str]]:
     box = verdict.outbox
     ends = " + ".join(f"{name} {box[name]}" for name in ("delivered", "dead", "pending", "discarded"))
     return (
+        ("begun (send was called)", str(verdict.begun)),
         ("accepted (send returned)", str(verdict.accepted)),
-        ("sent (send was called)", str(verdict.begun)),
+        ("sent (the outbox says so)", str(box["delivered"])),
         ("delivered (in the server's log)", str(verdict.delivered)),
         ("lost", str(verdict.lost)),
         ("duplicated", str(verdict.duplicated)),

@@ -14,11 +14,11 @@ CHANNELS = 4
 """How many channels, each with a sending thread of its own."""
 SURE = 2
 """How often each fault strikes for certain."""
-MIN_MESSAGES, MESSAGES = 80, 400
+MIN_MESSAGES, MESSAGES, MAX_MESSAGES = 80, 400, 1000
 DWELL = 1.5
 """Seconds that an act leaves its messages to be delivered through its trouble, if that takes so long."""
 HARD_LIMIT = 60.0
-"""Seconds after which the demo gives up, whatever the machine is busy with. Usually it takes a quarter of that."""
+"""Seconds after which the demo gives up, whatever the machine is busy with. Usually it takes a fifth of that."""
 
 Rule = Mapping[str, Any]
 

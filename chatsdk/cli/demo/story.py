@@ -32,6 +32,7 @@ POLL = 0.1
 DOWN = 0.8
 """Seconds that the killed server stays away, at least."""
 USER = "alice"
+RUNS, KILLED, LEFT = "runs", "killed", "left"
 
 
 class DemoFailedError(Exception):
@@ -40,7 +41,8 @@ class DemoFailedError(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is going on. `act` counts from 1, 0 before the first; `elapsed` in seconds."""
+    """What is going on. `act` counts from 1, 0 before the first; `elapsed` in seconds; `server` and `sender` are
+    "runs", "killed" or "left"."""
 
     act: int = 0
     acts: int = 0
@@ -51,8 +53,8 @@ class Snapshot:
     stored: int = 0
     pending: int = 0
     attempts: int = 0
-    server_up: bool = True
-    sender_up: bool = True
+    server: str = RUNS
+    sender: str = RUNS
     faults: dict[str, int] = field(default_factory=dict)
 
 
@@ -156,7 +158,7 @@ class Story:
     def _kill_server(self, act: Act, wanted: int) -> None:
         self._count_faults()
         self._server.kill()
-        self._set(server_up=False)
+        self._set(server=KILLED)
         self._killed("server")
         back = self._clock.monotonic() + DOWN
         before = self._accepted()
@@ -165,7 +167,7 @@ class Story:
             lambda: self._clock.monotonic() >= back and self._accepted() >= min(wanted, before + CHANNELS),
         )
         self._server.restart()
-        self._set(server_up=True)
+        self._set(server=RUNS)
         self._say(f"server: started again; meanwhile {self._accepted() - before} more messages were accepted")
         for rule in act.rules:  # they died with it
             self._server.faults(**rule)
@@ -175,7 +177,7 @@ class Story:
         self._sender.send_signal(signal.SIGKILL)
         self._sender.communicate()
         self._sender = None
-        self._set(sender_up=False)
+        self._set(sender=KILLED)
         self._killed("sender")
         self._start_sender()
         self._say("sending process: started again; it goes on with what the dead one left")
@@ -227,7 +229,7 @@ class Story:
                 env=self._environment(),
                 start_new_session=True,  # a Ctrl-C is ours; it ends when its standard input does
             )
-        self._set(sender_up=True)
+        self._set(sender=RUNS)
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CHATSDK_")}
@@ -258,6 +260,7 @@ class Story:
             sender.kill()
             sender.communicate()
             raise DemoFailedError("the sending process did not leave when it was asked to") from None
+        self._set(sender=LEFT)
         self._say("sending process: done, and left")
 
     def _tell(self, line: str) -> None:
@@ -303,9 +306,15 @@ class Story:
 
     def _count_faults(self) -> None:
         """Add up how often each rule struck; they are forgotten by the server right after."""
-        for rule in self._server.fault_rules():
-            self._faults[str(rule["status"]) if rule["kind"] == "status" else rule["kind"]] += rule["fired"]
+        self._faults += self._struck()
         self._set(faults=dict(self._faults))
+
+    def _struck(self) -> Counter[str]:
+        """How often each kind of fault struck since the rules were set; a status counts under its number."""
+        struck: Counter[str] = Counter()
+        for rule in self._server.fault_rules():
+            struck[str(rule["status"]) if rule["kind"] == "status" else rule["kind"]] += rule["fired"]
+        return struck
 
     def _until(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait for something to happen, and show how things stand meanwhile."""
@@ -327,9 +336,10 @@ class Story:
             "pending": stats["pending"],
             "stored": stats["delivered"],
         }
-        if self._now.server_up:
+        if self._now.server == RUNS:
             state = self._server.state()
-            facts |= {"stored": state["messages"], "attempts": state["attempts"]}
+            faults = dict(self._faults + self._struck())
+            facts |= {"stored": state["messages"], "attempts": state["attempts"], "faults": faults}
         self._set(**facts)
 
     def _set(self, **facts: Any) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ROOT, Ended
+from tests.cli.conftest import ROOT, Ended, Shell, end
 
 LIMIT = 100.0
 ARGUMENTS = ("demo", "--messages", "120", "--seed", "7")
@@ -73,3 +76,27 @@ def test_no_token_is_shown(runs: tuple[Ended, Ended]) -> None:
     """Nothing that looks like one, on either stream."""
     for ended in runs:
         assert "eyJ" not in ended.out + ended.err
+
+
+def test_an_interrupted_demo_leaves_nothing_behind(chatsdk: Shell, tmp_path: Path) -> None:
+    """Ctrl-C: exit 130, no process and no file is left."""
+    process = chatsdk.start("demo", TMPDIR=str(tmp_path))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "act 2" in line:
+            break
+    assert _processes_that_name(tmp_path), "the sending process should be at work"
+    ended = end(process, signal.SIGINT)
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    assert list(tmp_path.iterdir()) == []
+    assert _processes_that_name(tmp_path) == []
+
+
+def _processes_that_name(path: Path) -> list[str]:
+    """The command lines of this machine's processes in which a path stands."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(path) in line]

@@ -22,7 +22,7 @@ SNAPSHOT = Snapshot(
     stored=207,
     pending=24,
     attempts=260,
-    server_up=False,
+    server="killed",
     faults={"drop": 12, "503": 0},
 )
 
