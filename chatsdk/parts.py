@@ -298,7 +298,13 @@ class Parts:
         self.closing = threading.Event()
         self.emitter.after_fork()
         self.circuits.after_fork()
+        self.metrics.after_fork()
+        self.budget.after_fork()
         self.users.after_fork()
+        self._made.pop("chain", None)  # it may hold calls that the parent has in flight
+        registry: Registry | None = self._made.get("registry")
+        if registry is not None:
+            registry.after_fork()
         transport: Transport | None = self._made.get("transport")
         if transport is not None:
             transport.abandon()

@@ -232,6 +232,7 @@ class StatusError(ChatError):
     """The server answered with an error. `status`; `response`; `retry_after`: seconds it asks to wait, or None."""
 
     default_code = "status"
+    default_hint = "status and message say why; request_id helps whoever runs the server"
 
     def __init__(
         self,

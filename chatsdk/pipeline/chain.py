@@ -4,7 +4,8 @@ A layer is called with the request and the rest of the chain, and may call that 
 could not: it yields once). Our own layers cost one frame each: the rest is bound to them by `partial`. A third party's
 layer is guarded, so that what it raises carries its name:
 
-* an exception that began in it and is no ChatError becomes PluginError, with the exception as its cause;
+* an exception that began in it and is no ChatError becomes PluginError, with the exception as its cause; so does
+  handing on what is no Request;
 * a ChatError that began in it stays what it is and gets a note;
 * what came from further in and merely passed through is left alone, as long as it is the same exception;
 * anything but a Response coming out of it is a PluginError too.
@@ -50,6 +51,8 @@ def guard(plugin: str, call: Callable[[Request, CallNext], Response], inner: Han
         passing: list[BaseException] = []
 
         def call_next(request: Request) -> Response:
+            if not isinstance(request, Request):
+                raise TypeError(f"call_next takes a Request, not {type(request).__name__}")
             try:
                 return inner(request)
             except BaseException as error:
@@ -58,7 +61,7 @@ def guard(plugin: str, call: Callable[[Request, CallNext], Response], inner: Han
 
         try:
             response = call(request, call_next)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin that wants to leave would only end a delivery thread
             if any(error is other for other in passing):
                 raise
             if isinstance(error, ChatError):

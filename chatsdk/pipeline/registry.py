@@ -275,7 +275,7 @@ class Registry:
             entry.hooks = sorted(caller.name for caller in callers if caller.has_spec())
             if not callers:
                 raise ValueError("it implements no hook; are they marked with @hookimpl?")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that was installed as a plugin
             self._disable(entry, error)
 
     def _report_unknown_hooks(self) -> None:
@@ -296,7 +296,7 @@ class Registry:
                     raise
                 self._disable(entry, error)
 
-    def _disable(self, entry: _Entry, error: Exception) -> None:
+    def _disable(self, entry: _Entry, error: BaseException) -> None:
         # pluggy before 1.7 keeps one that fails its validation; one object under two names stays under the first
         if entry.plugin is not None and self._manager.get_name(entry.plugin) == entry.name:
             self._manager.unregister(entry.plugin)
@@ -305,7 +305,7 @@ class Registry:
         self._refresh()
         self._complain(entry, error)
 
-    def _complain(self, entry: _Entry, error: Exception) -> None:
+    def _complain(self, entry: _Entry, error: BaseException) -> None:
         entry.error = f"{type(error).__name__}: {error}"
         if self._client.settings.strict:
             raise PluginError(f"plugin {entry.name!r} of {entry.origin}: {entry.error}", plugin=entry.name) from error

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import threading
 import weakref
@@ -21,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ..core.clock import Clock
 from ..core.errors import (
@@ -32,11 +31,13 @@ from ..core.errors import (
     NotSentError,
     OutcomeUnknownError,
     SettingsError,
+    StatusError,
 )
 from ..core.exchange import Request, Response
 from ..core.tokens import Secret
 from ..resilience.system_clock import SystemClock
 from .answers import Answer, TooLarge, inflate, origin, read_answer, redirect
+from .outgoing import prepare
 from .resolver import Resolver
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ POOL_SIZE = 64
 
 PIECE = 64 * 2**10
 """Bytes of a compressed body that are unpacked at once."""
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class Transport:
@@ -125,8 +124,8 @@ class Transport:
         deadline = request.deadline
         if deadline is None:
             deadline = self._clock.monotonic() + self._timeout
-        headers, data = self._prepare(request)
-        target = self._prefix + _path(request)
+        target, headers, data = prepare(request)
+        target = self._prefix + target
         again = request.is_read or request.repeatable or request.key is not None
         method, followed = request.method, False
         while True:
@@ -143,9 +142,10 @@ class Transport:
                 response = read_answer(answer, request, now=self._clock.time())
             except ChatError as error:
                 error.request_id = request.correlation_id or None
+                if isinstance(error, StatusError) and error.status < 500:
+                    self._observe_date(answer)  # a 401 may be due to the clock
                 raise
-            if self._on_skew is not None:
-                self._observe_date(answer)
+            self._observe_date(answer)
             return response
 
     def exchange(
@@ -215,27 +215,6 @@ class Transport:
                 opened = self._open
         return opened
 
-    def _prepare(self, request: Request) -> tuple[dict[str, str], bytes | None]:
-        """Headers and body. Raises NotSentError, not retryable, for what can't be sent."""
-        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-        if request.correlation_id:
-            headers["X-Request-ID"] = request.correlation_id
-        data = None
-        if request.body is not None:
-            try:
-                data = _encode(request.body).encode()
-            except (TypeError, ValueError, RecursionError) as error:
-                raise _refused(request, f"the body is no JSON: {type(error).__name__}") from error
-            headers["Content-Type"] = "application/json"
-        elif not request.is_read:
-            data = b""
-        headers.update(request.headers)
-        for name, value in headers.items():
-            # a line break would begin another header; the value itself may be a secret, and is not shown
-            if not (value.isascii() and value.isprintable() and name.isascii() and name.isprintable()):
-                raise _refused(request, f"the header {name!r} holds characters that no header may hold")
-        return headers, data
-
     # ---- after
 
     def _explain(self, exchange: Exchange, error: Exception) -> ChatError:
@@ -262,8 +241,10 @@ class Transport:
         return InvalidResponseError(f"the answer can't be read: {_named(cause)}")
 
     def _observe_date(self, answer: Answer) -> None:
+        if self._on_skew is None:
+            return
         date = answer.headers.get("date", "")
-        if not date or date == self._last_date or self._on_skew is None:
+        if not date or date == self._last_date:
             return
         self._last_date = date
         try:
@@ -396,23 +377,6 @@ def _split(base_url: str) -> SplitResult:
     if url.username is not None or url.query or url.fragment:
         raise SettingsError("the server's url must hold no user, password, query or fragment", code="url")
     return url
-
-
-def _path(request: Request) -> str:
-    path = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-    if not (path.startswith("/") and path.isascii() and path.isprintable() and " " not in path):
-        raise _refused(request, "the path is not quoted")
-    return path
-
-
-def _refused(request: Request, what: str) -> NotSentError:
-    return NotSentError(
-        f"{request.operation} can't be sent: {what}",
-        code="invalid_request",
-        retryable=False,
-        hint="it would fail each time: correct the request, or the plugin that changed it",
-        request_id=request.correlation_id or None,
-    )
 
 
 def _root(error: BaseException) -> BaseException:

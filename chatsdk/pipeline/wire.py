@@ -5,19 +5,21 @@ socket is given what is left of the deadline. The deadline hangs at the thread (
 requests and urllib3 pass down could carry it; the connection classes below find it there and note what happened, so
 that an error can be told apart by whether anything had left this machine.
 
-Used from urllib3: `_new_conn` and `_get_conn` of its connections and pools, and http.client's `response_class`. A
-package that replaces urllib3 (urllib3-future comes with niquests) has none of them: `POOLS` is empty then, and
-time-outs are per recv.
+Used from urllib3: `_new_conn`, `_get_conn` and `QueueCls` of its connections and pools, and http.client's
+`response_class`. A package that replaces urllib3 (urllib3-future comes with niquests) has none of them: `POOLS` is
+empty then, and time-outs are per recv.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import queue
 import re
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -245,11 +247,11 @@ class Connection(connection.HTTPConnection):
         if self._held is not None:
             self._held.append(data)  # headers and body leave together, in one packet if they fit
             return
-        if not exchange.opening:
-            exchange.sent = True
         view = memoryview(data)
         for start in range(0, len(view), BUFFER):
             self.sock.settimeout(exchange.left())  # covers the whole of one sendall, but over TLS only of one record
+            if not exchange.opening:
+                exchange.sent = True
             self.sock.sendall(view[start : start + BUFFER])
 
     def getresponse(self) -> Any:
@@ -270,10 +272,31 @@ class TLSConnection(Connection, connection.HTTPSConnection):
     """HTTP over TLS, never downgraded."""
 
 
+class _Idle:
+    """Idle connections, the last one first: what urllib3 uses of a queue, without its lock. A process that forks while
+    another thread is inside of that would leave the child a lock that nobody ever releases."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any, block: bool = False) -> None:
+        if len(self._items) >= self._maxsize:
+            raise queue.Full
+        self._items.append(item)
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        try:
+            return self._items.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+
 class Pool(connectionpool.HTTPConnectionPool):
     """Of `Connection`s."""
 
     ConnectionCls = Connection
+    QueueCls = _Idle  # type: ignore[assignment]  # it needs no more of a queue than that
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection: Any = super()._get_conn(timeout)
