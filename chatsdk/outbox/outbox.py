@@ -219,6 +219,8 @@ class Outbox:
                 return row
             if here.serve(only=row.lane, bound=bound):
                 continue
+            if self._lost(row.request.user):
+                return row
             delay = self._lane_delay(here.worker, row.lane)
             if self._clock.monotonic() + delay >= bound.start_by:
                 return row

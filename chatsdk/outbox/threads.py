@@ -151,8 +151,8 @@ class Threads:
             while not self._closing.is_set() and self._serve():
                 news = self._news
             with self._lock:
-                if self._closing.is_set() or news != self._news:
-                    return not self._closing.is_set()
+                if self._closing.is_set():
+                    return False
                 if self._watching:
                     return self._wait_as_spare()
                 self._watching = True

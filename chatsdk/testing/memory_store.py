@@ -45,7 +45,7 @@ RESULTS_KEPT = 10_000
 
 @dataclass(slots=True)
 class _Lane:
-    """A lane that was ever used. `rows`: ids of its pending rows in order; `owner`: 0 for nobody."""
+    """A lane. `rows`: ids of its pending rows in order; `owner`: 0 for nobody."""
 
     rows: deque[int] = field(default_factory=deque)
     owner: int = 0
@@ -153,7 +153,7 @@ class MemoryStore:
                 return None
             if state.owner:  # its owner died, perhaps in the middle of a try
                 self._change(state.rows[0], uncertain=True)
-            state.owner = self._me
+            state.owner, state.not_before, state.wakeable = self._me, 0.0, True
             self._all.lanes.move_to_end(name)
             return Claim(name, self._first_rows(state, limit), state.failures)
 
@@ -205,6 +205,7 @@ class MemoryStore:
             state.owner = 0
             state.not_before, state.reason, state.wakeable = park.not_before, park.reason, park.wakeable
             state.failures += park.failures
+            self._drop_if_empty(lane)
             if row is None:
                 return
             changes: dict[str, Any] = {
@@ -222,13 +223,20 @@ class MemoryStore:
             state = self._all.lanes.get(lane)
             if state is not None and state.owner == self._me:
                 state.owner = 0
+                self._drop_if_empty(lane)
 
     def wake(self, *, user: str | None = None, lane: Lane | None = None) -> int:
         """See `OutboxStore.wake`."""
         with self._open():
             woken = 0
             for name, state in self._all.lanes.items():
-                if state.wakeable and state.not_before and user in (None, name.user) and lane in (None, name):
+                if (
+                    not state.owner
+                    and state.wakeable
+                    and state.not_before
+                    and user in (None, name.user)
+                    and lane in (None, name)
+                ):
                     state.not_before = 0.0
                     woken += 1
             return woken
@@ -269,6 +277,7 @@ class MemoryStore:
         """See `OutboxStore.stats`."""
         with self._open():
             waiting = [state for state in self._all.lanes.values() if state.rows]
+            first = min((state.rows[0] for state in waiting), default=None)
             return Stats(
                 accepted=self._all.accepted,
                 delivered=self._all.delivered,
@@ -277,7 +286,7 @@ class MemoryStore:
                 discarded=self._all.discarded,
                 bytes=self._all.bytes,
                 lanes=len(waiting),
-                oldest=min((self._all.rows[id].created_at for state in waiting for id in state.rows), default=None),
+                oldest=None if first is None else self._all.rows[first].created_at,
                 next_attempt_at=min((state.not_before or self.clock.time() for state in waiting), default=None),
             )
 
@@ -286,20 +295,23 @@ class MemoryStore:
     def retry(self, ids: Collection[int], now: float, ttl: float) -> int:
         """See `OutboxStore.retry`."""
         with self._open():
-            dead = [id for id in ids if id in self._all.rows and self._all.rows[id].state is State.DEAD]
-            for id in dead:
-                self._all.rows[id] = replace(
-                    self._all.rows[id],
+            dead = [id for id in sorted(set(ids)) if id in self._all.rows and self._all.rows[id].state is State.DEAD]
+            for old in dead:
+                row, size = self._all.rows.pop(old), self._all.sizes.pop(old)
+                again = Row(
+                    id=next(self._all.ids),
+                    request=row.request,
                     state=State.QUEUED,
+                    created_at=row.created_at,
                     expires_at=now + ttl,
+                    attempts=row.attempts,
+                    uncertain=row.uncertain,
                     settle="send",
-                    strikes=0,
-                    misses=0,
-                    settled_at=0.0,
-                    reason="",
-                    finished_at=None,
+                    error=row.error,
                 )
-                self._all.lanes[self._all.rows[id].lane].rows.append(id)
+                self._all.rows[again.id], self._all.sizes[again.id] = again, size
+                self._all.keys[again.key] = again.id
+                self._all.lanes.setdefault(again.lane, _Lane()).rows.append(again.id)
             self._all.dead -= len(dead)
             self._all.pending += len(dead)
             return len(dead)
@@ -307,11 +319,12 @@ class MemoryStore:
     def discard(self, ids: Collection[int], now: float) -> int:
         """See `OutboxStore.discard`."""
         with self._open():
-            gone = [id for id in ids if id in self._all.rows and self._may_discard(self._all.rows[id])]
+            gone = [id for id in sorted(set(ids)) if id in self._all.rows and self._may_discard(self._all.rows[id])]
             for id in gone:
                 row = self._all.rows[id]
                 if row.state is State.QUEUED:
                     self._all.lanes[row.lane].rows.remove(id)
+                    self._drop_if_empty(row.lane)
                     self._all.pending -= 1
                 else:
                     self._all.dead -= 1
@@ -373,6 +386,12 @@ class MemoryStore:
             state.owner = 0
         return rows
 
+    def _drop_if_empty(self, lane: Lane) -> None:
+        """A lane without rows and owner has no past."""
+        state = self._all.lanes.get(lane)
+        if state is not None and not state.rows and state.owner not in self._all.alive:
+            del self._all.lanes[lane]
+
     def _first_rows(self, state: _Lane, limit: int) -> Sequence[Row]:
         return [self._all.rows[id] for id in islice(state.rows, limit)]
 
@@ -387,8 +406,8 @@ class MemoryStore:
         )
 
     def _may_discard(self, row: Row) -> bool:
-        lane = self._all.lanes[row.lane]
         if row.state is State.QUEUED:
+            lane = self._all.lanes[row.lane]
             return not (lane.owner in self._all.alive and lane.rows[0] == row.id)  # it may be on its way
         return row.state is State.DEAD
 

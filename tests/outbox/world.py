@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 
 from chatsdk.core import errors
@@ -12,6 +14,7 @@ from chatsdk.core.exchange import Call, Request, Response, status_error
 from chatsdk.core.identity import uuid7
 from chatsdk.core.models import Health, Message
 from chatsdk.core.store import Entry, Row, State, Stats
+from chatsdk.middleware.breaker import Breaker
 from chatsdk.outbox.worker import Turn, Worker
 from chatsdk.resilience.circuits import Circuits
 from chatsdk.testing.clock import FakeClock
@@ -23,7 +26,7 @@ Fault = Callable[[Request], "Response | Exception | None"]
 
 def a_request(channel: str = "general", text: str = "hello", *, user: str = "alice", key: str = "") -> Request:
     """A message as `FakeBackend.send_message` makes it."""
-    return FakeBackend().send_message(user, channel, text, key=key or uuid7(0, random.randbytes(10)))
+    return FakeBackend().send_message(user, channel, text, key=key or uuid7(0, os.urandom(10)))
 
 
 def an_error(status: int, *, retry_after: float | None = None) -> errors.StatusError:
@@ -66,7 +69,8 @@ class FakeBackend:
 
     def health(self) -> Call[Health]:
         return Call(
-            Request(operation="health", method="GET", path="/health"), lambda response: Health(status=response.body["status"])
+            Request(operation="health", method="GET", path="/health"),
+            lambda response: Health(status=response.body["status"]),
         )
 
 
@@ -121,29 +125,11 @@ class FakeServer:
         return sum(request.key == key for request in self.asked)
 
 
-class Breaker:
-    """The circuit as the pipeline has it: connect errors, time-outs, 502, 503, 504 count per try, a 500 once per message,
-    other answers are a success of the server."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.circuits = Circuits(clock=clock)
-        self._seen: set[str | None] = set()
-
-    def wrap(self, send: Callable[[Request], Response]) -> Callable[[Request], Response]:
-        def through(request: Request) -> Response:
-            def judge(error: Exception) -> bool | None:
-                status = getattr(error, "status", 0)
-                if status == 500:
-                    new = request.key not in self._seen
-                    self._seen.add(request.key)
-                    return True if new else None
-                if status:
-                    return status in (502, 503, 504)
-                return isinstance(error, errors.NotSentError | errors.OutcomeUnknownError)
-
-            return self.circuits["api"].call(send, request, is_failure=judge)
-
-        return through
+def through_the_breaker(send: Callable[[Request], Response], circuits: Circuits) -> Callable[[Request], Response]:
+    """The pipeline as far as delivery in an outage is concerned: the circuit around every try."""
+    client: Any = SimpleNamespace(circuits=circuits)
+    layer = Breaker(client)
+    return lambda request: layer(request, send)
 
 
 class World:
@@ -153,31 +139,31 @@ class World:
         self.clock = FakeClock()
         self.random = random.Random(seed)
         self.server = FakeServer(self.clock)
-        self.store = store or MemoryStore(self.clock)
+        self.store: Any = store or MemoryStore(self.clock)
         self.backend = FakeBackend()
         self.events: list[Event] = []
         self.accepted: list[Row] = []
-        self.breaker = Breaker(self.clock)
-        self.worker = self.make_worker(self.store, breaker=breaker, **options)
+        self.circuits = Circuits(clock=self.clock)
+        self.send = through_the_breaker(self.server, self.circuits) if breaker else self.server
+        self.options = options
+        self.worker = self.make_worker(self.store)
 
-    def make_worker(self, store: Any, *, breaker: bool = True, **options: Any) -> Worker:
+    def make_worker(self, store: Any, **options: Any) -> Worker:
         """Another process's worker, if `store` is a peer."""
-        return Worker(
-            store,
-            self.breaker.wrap(self.server) if breaker else self.server,
-            self.backend,  # type: ignore[arg-type]
-            clock=self.clock,
-            random=self.random.random,
-            emit=self.events.append,
-            last_success=lambda: self.server.last_success,
-            **options,
-        )
+        known: dict[str, Any] = {
+            "clock": self.clock,
+            "random": self.random.random,
+            "emit": self.events.append,
+            "last_success": lambda: self.server.last_success,
+        }
+        backend: Any = self.backend
+        return Worker(store, lambda request: self.send(request), backend, **{**known, **self.options, **options})
 
     def put(self, channel: str = "general", text: str = "hello", *, user: str = "alice", ttl: float = 86400.0) -> Row:
         """Accept a message."""
         key = uuid7(self.clock.time(), self.random.randbytes(10))
         request = self.backend.send_message(user, channel, text, key=key)
-        row = self.store.put(Entry(request=request, created_at=self.clock.time(), ttl=ttl)).row
+        row: Row = self.store.put(Entry(request=request, created_at=self.clock.time(), ttl=ttl)).row
         self.accepted.append(row)
         return row
 
@@ -210,11 +196,12 @@ class World:
     @property
     def stats(self) -> Stats:
         """The books."""
-        return self.store.stats()
+        stats: Stats = self.store.stats()
+        return stats
 
     def row(self, row: Row) -> Row:
         """A row as it is now."""
-        found = self.store.get(id=row.id)
+        found: Row | None = self.store.get(id=row.id)
         assert found is not None
         return found
 
