@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import config
 from .core.errors import NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
+from .core.events import CircuitStateChanged
 from .core.exchange import Call, Request, Response
 from .core.identity import uuid7
 from .core.models import Message
@@ -179,6 +180,7 @@ class Parts:
             max_strikes=settings.max_strikes,
             sweep_interval=settings.sweep_interval,
         )
+        self.emitter.subscribe(CircuitStateChanged, lambda event: _on_circuit(event, outbox))
         if self.settings.background and self.settings.exit_timeout > 0:
             _call_weakly(self, "at_exit", atexit.register)
         return outbox
@@ -308,6 +310,12 @@ class Parts:
         transport: Transport | None = self._made.get("transport")
         if transport is not None:
             transport.abandon()
+
+
+def _on_circuit(event: CircuitStateChanged, outbox: Outbox) -> None:
+    """The server is back: what was parked while it was away need not wait for the end of its back-off."""
+    if event.circuit == "api" and event.new == "closed":
+        outbox.wake()
 
 
 def _read_message(row: Row) -> Message | None:

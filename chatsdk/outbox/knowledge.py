@@ -29,6 +29,13 @@ class _Parked:
     failures: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    status: LaneStatus
+    wakeable: bool
+    since: float  # monotonic: when the first of these failures in a row was heard of
+
+
 class Users:
     """Users whose lanes are not tried now: parked (until a time) or paused (until `wake(user)`)."""
 
@@ -93,7 +100,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Lane, tuple[LaneStatus, bool]] = OrderedDict()
+        self._known: OrderedDict[Lane, _Lane] = OrderedDict()
         self._changes = 0
 
     @property
@@ -101,11 +108,11 @@ class Lanes:
         """Take it before reading the store; `learn` wants it back."""
         return self._changes
 
-    def failed(self, lane: Lane, status: LaneStatus, wakeable: bool) -> None:
-        """A try failed and the lane waits."""
+    def failed(self, lane: Lane, status: LaneStatus, wakeable: bool, now: float) -> None:
+        """A try failed and the lane waits. `now`: monotonic."""
         with self._lock:
             self._changes += 1
-            self._keep(lane, status, wakeable)
+            self._keep(lane, status, wakeable, now)
 
     def succeeded(self, lane: Lane) -> None:
         """A try went well."""
@@ -114,15 +121,16 @@ class Lanes:
                 self._changes += 1
                 self._known.pop(lane, None)
 
-    def learn(self, lane: Lane, status: LaneStatus, stamp: int) -> None:
-        """The store said how a lane is, for all processes; ignored if this process learned something since `stamp`."""
+    def learn(self, lane: Lane, status: LaneStatus, stamp: int, now: float) -> None:
+        """The store said how a lane is, for all processes; ignored if this process learned something since `stamp`.
+        `now`: monotonic."""
         if not status.failures and not status.not_before and lane not in self._known:
             return
         with self._lock:
             if stamp != self._changes:
                 return
             if status.failures or status.not_before:
-                self._keep(lane, status, True)
+                self._keep(lane, status, True, now)
             else:
                 self._known.pop(lane, None)
 
@@ -130,17 +138,25 @@ class Lanes:
         """Forget the waits that may be cut short."""
         with self._lock:
             self._changes += 1
-            for known, (_, wakeable) in list(self._known.items()):
-                if wakeable and user in (None, known.user) and lane in (None, known):
+            for known, what in list(self._known.items()):
+                if what.wakeable and user in (None, known.user) and lane in (None, known):
                     del self._known[known]
 
     def status(self, lane: Lane) -> LaneStatus | None:
         """What is known, or None for nothing bad."""
         known = self._known.get(lane)
-        return None if known is None else known[0]
+        return None if known is None else known.status
 
-    def _keep(self, lane: Lane, status: LaneStatus, wakeable: bool) -> None:
-        self._known[lane] = (status, wakeable)
+    def failing_for(self, lane: Lane, now: float) -> float:
+        """Seconds for which every try of the lane failed, as far as this process heard of it; 0: the last one did not.
+        `now`: monotonic."""
+        known = self._known.get(lane)
+        return now - known.since if known is not None and known.status.failures else 0.0
+
+    def _keep(self, lane: Lane, status: LaneStatus, wakeable: bool, now: float) -> None:
+        known = self._known.get(lane)
+        since = known.since if known is not None and known.status.failures else now
+        self._known[lane] = _Lane(status, wakeable, since)
         self._known.move_to_end(lane)
         if len(self._known) > LANES_KEPT:
             self._known.popitem(last=False)

@@ -39,8 +39,15 @@ from .worker import Worker
 LOOK = 0.25
 """Seconds until a waiter asks the disk for the first time what another process did; it doubles, up to POLL."""
 
-STUCK_AFTER = 2
-"""Failures in a row after which `send` does not wait for a lane: once may be an accident."""
+PATIENCE = 2.0
+"""Seconds for which every try of a lane must have failed until `send` does not wait for it: less may be an accident, or
+a server that starts again."""
+
+STUCK_AFTER = 5
+"""As many failures in a row take one to three seconds; it counts where another process made them."""
+
+TOKENS_REFUSED = 2
+"""Refused or missing tokens in a row after which `send` does not wait for a user's lanes."""
 
 MARGIN = 0.1
 """The part of a budget, at most MARGIN_MAX seconds, in which no try is started any more: it could not end in time."""
@@ -137,7 +144,7 @@ class Outbox:
         here = self._here
         stamp = here.worker.lanes.stamp
         put = self.store.put(Entry(request=request, created_at=self._clock.time(), ttl=ttl))
-        here.worker.lanes.learn(put.row.lane, put.lane, stamp)
+        here.worker.lanes.learn(put.row.lane, put.lane, stamp, self._clock.monotonic())
         if put.created:
             report.queued(self._emit, put.row)
         if self.background and put.row.state is State.QUEUED:
@@ -184,13 +191,14 @@ class Outbox:
             return _reason(known.reason) or Reason.UNCERTAIN
         if not self.background:
             return None  # the caller tries by itself
-        if worker.users.failures(lane.user) >= STUCK_AFTER:
+        if worker.users.failures(lane.user) >= TOKENS_REFUSED:
             return Reason.AUTH
         if self._circuit_open() > wait:
             return Reason.CIRCUIT_OPEN
         if worker.disk_failing:
             return Reason.DISK
-        return _reason(known.reason) if known.failures >= STUCK_AFTER else None
+        failing = worker.lanes.failing_for(lane, self._clock.monotonic())
+        return _reason(known.reason) if failing >= PATIENCE or known.failures >= STUCK_AFTER else None
 
     def reason(self, row: Row) -> Reason | None:
         """Why a row is still QUEUED, or why it is DEAD; None if there is nothing to say."""

@@ -409,7 +409,7 @@ class Worker:
         elif isinstance(decision, ParkAll):
             self._held_until = monotonic + park.not_before - now
         status = LaneStatus(not_before=park.not_before, reason=park.reason, failures=failures + park.failures)
-        self.lanes.failed(row.lane, status, park.wakeable)
+        self.lanes.failed(row.lane, status, park.wakeable, monotonic)
         report.waits(self._emit, row, park, now)
         self._on_wait(row.lane)
 

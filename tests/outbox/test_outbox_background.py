@@ -225,7 +225,7 @@ def test_waking(running: Running) -> None:
 
 
 def test_send_gives_up_waiting_when_the_lane_is_stuck(running: Running) -> None:
-    """The second failure in a row ends a wait that asked for it; the time of one accident is waited for."""
+    """A second or two of nothing but failures ends a wait that asked for it; so long an accident is waited for."""
 
     def down(request: Request) -> None:
         raise errors.NotSentError("refused")
@@ -236,7 +236,7 @@ def test_send_gives_up_waiting_when_the_lane_is_stuck(running: Running) -> None:
     found = running.outbox.wait(row.id, 10.0, until_stuck=True)
     assert found is not None
     assert found.state is State.QUEUED
-    assert monotonic() - began < 2.0
+    assert 0.7 <= monotonic() - began < 5.0  # five failures, or two seconds
 
 
 def test_dead_letters_are_told_to_who_waits(running: Running) -> None:
