@@ -250,5 +250,13 @@ def warn_on_event_loop() -> None:
         warnings.warn(
             "chatsdk blocks: on an event loop call it as `await asyncio.to_thread(chat.send, ...)`",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
+
+
+def _callers_level() -> int:
+    """How many frames up the first one stands that is not ours: what a warning points at."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -103,10 +103,10 @@ def _expanded(settings: Settings, name: str) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    import tomllib
-
     with path.open("rb") as stream:
         data = stream.read(MAX_FILE_BYTES + 1)
+    import tomllib  # most machines have no file
+
     if len(data) > MAX_FILE_BYTES:
         raise SettingsError(f"{path} is no settings file: longer than {MAX_FILE_BYTES} bytes", code="config_file")
     try:

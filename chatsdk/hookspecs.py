@@ -21,6 +21,7 @@ import pluggy
 
 from .core.events import Event
 from .core.exchange import CallNext, Request, Response
+from .core.record import Record
 
 SPEC_VERSION = 1
 """Raised by one when an extension point is added; none is ever taken away within a major version."""
@@ -47,8 +48,8 @@ class Stage(IntEnum):
     AUTH = 70
 
 
-@dataclass(frozen=True, slots=True)
-class Middleware:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Middleware(Record):
     """One layer: `call(request, call_next) -> Response`. It may call `call_next` any number of times."""
 
     name: str

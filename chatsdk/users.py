@@ -74,19 +74,6 @@ class Users:
         return (read_claims(token.reveal()).user if token else None) or NOBODY
 
     @property
-    def can_sign(self) -> bool:
-        """Some source of tokens is configured."""
-        settings = self._settings
-        return bool(
-            self.serves_anybody
-            or settings.token
-            or settings.refresh_token
-            or settings.token_file
-            or settings.token_command
-            or self._managers
-        )
-
-    @property
     def serves_anybody(self) -> bool:
         """Tokens can be had for users who were not named before."""
         return self._provider is not None or self._signed is not None
@@ -97,10 +84,13 @@ class Users:
         for manager in list(self._managers.values()):
             if manager.lost:
                 manager.recheck()
-        if self.serves_anybody:
-            return None
+        return None if self.serves_anybody else self._known()
+
+    def _known(self) -> Collection[str]:
+        settings = self._settings
+        sources = (settings.token, settings.refresh_token, settings.token_file, settings.token_command)
         with self._lock:
-            return {self.default, *self._managers}
+            return {*self._managers, *([self.default] if any(sources) else [])}
 
     def authorize(self, request: Request, force: bool) -> Mapping[str, str]:
         """Headers that sign a request; see `TokenManager.authorize`."""
@@ -129,9 +119,11 @@ class Users:
         self._server_time.observe(seconds)
 
     def lost(self, user: str) -> bool:
-        """A user's session is lost for good."""
+        """A user's session is lost for good, or there never was one: nobody here can speak for this user."""
         manager = self._managers.get(user)
-        return manager is not None and manager.lost
+        if manager is not None:
+            return manager.lost
+        return not self.serves_anybody and user not in self._known()
 
     def close(self, timeout: float) -> None:
         """Wait for renewals under way, so that their pairs are kept."""

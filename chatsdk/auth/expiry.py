@@ -25,6 +25,7 @@ from enum import Enum
 from typing import Any
 
 from ..core.clock import Clock
+from ..core.record import Record
 from ..core.tokens import Token
 
 REFRESH_BEFORE = 300.0
@@ -40,8 +41,8 @@ MAX_TOKEN = 64 * 1024
 """Characters; the claims of anything longer are not looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Claims(Record):
     """What a token says of itself: Unix times and the user, each None where it says nothing of use."""
 
     expires_at: float | None = None
@@ -92,8 +93,8 @@ class Phase(Enum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Schedule(Record):
     """When a token is due and ends (server time, None if unknown), and the monotonic time before which no hint may
     cause a refresh."""
 

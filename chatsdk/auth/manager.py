@@ -49,7 +49,7 @@ WATCH = 1.0
 """Seconds between two looks at a token file."""
 
 TIMEOUT = 10.0
-"""Seconds that a refresh may take, and that a caller without a deadline waits (DESIGN section 11)."""
+"""Seconds that a refresh may take, and that a caller without a deadline waits."""
 
 
 class _Flight:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import StatusError, StorageError, TokenUnavailableError
+from ..core.record import Record
 from ..core.tokens import Secret, Token, TokenRequest
 from .expiry import ServerTime, read_claims
 from .pairs import PairStore, origin_of
@@ -38,8 +39,8 @@ _REFUSING = (400, 401, 403)
 """Statuses whose body is asked for that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Held(Record):
     """A token and where it is from.
 
     origin     `origin_of` the configured token it began with
@@ -55,23 +56,23 @@ class Held:
     just_made: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Renewed(Record):
     """There is another token."""
 
     held: Held
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Failed(Record):
     """No answer that counts; ask again, `retry_after` seconds from now at the earliest. `what`: for logs and errors."""
 
     what: str
     retry_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class NothingNewer:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class NothingNewer(Record):
     """Everybody was asked and has nothing but what is known. `over`: the session of the token in use is over."""
 
     over: bool

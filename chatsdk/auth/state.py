@@ -20,7 +20,7 @@ RENEWAL = Backoff(tries=0, first=0.5, factor=2.0, cap=60.0, low=0.5, high=1.0)
 """Between renewals that failed. Slower than a lane's: a refused refresh counts to the rate limit (contract 15.41)."""
 
 REFUSED_AGAIN = Backoff(tries=0, first=1.0, factor=2.0, cap=60.0, low=1.0, high=1.0)
-"""Between renewals whose tokens are refused at once (60 s: the floor of DESIGN section 11)."""
+"""Between renewals whose tokens are refused at once (60 s: seed 001's floor)."""
 
 REMEMBERED = 16
 """Refused tokens that are recognised; more than one only where sources give tokens that are refused in turn."""

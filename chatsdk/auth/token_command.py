@@ -22,7 +22,7 @@ from .sources import MAX_TEXT
 from .token_text import parse
 
 TIMEOUT = 10.0
-"""Seconds that a command may take (DESIGN section 11: request deadline)."""
+"""Seconds that a command may take."""
 
 
 class TokenCommand:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .record import Record
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Backoff(Record):
     """`delay(n, r)` for the n-th failure in a row (from 1): `first * factor**(n-1)`, capped, then spread by jitter.
 
     The delay lies in `[d * low, d * high + extra]` with `d = min(cap, first * factor**(n-1))`; all in seconds.

@@ -11,12 +11,13 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from .errors import ChatError
+from .record import Record
 
 _BY_NAME: dict[str, type[Event]] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Event(Record):
     """Base of all events: `chat.on(Event, handler)` hears everything. `at`: Unix time in seconds."""
 
     NAME: ClassVar[str] = "event"
@@ -37,7 +38,7 @@ class Event:
         return facts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageEvent(Event):
     """Something about a message of the outbox. `id`: row; `key`: what travels as clientMsgId."""
 
@@ -51,14 +52,14 @@ class MessageEvent(Event):
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageQueued(MessageEvent):
     """It is safe on disk (shown as "sending")."""
 
     NAME: ClassVar[str] = "message:queued"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageSent(MessageEvent):
     """The server has it. `message`: as the server stored it, where its answer said so."""
 
@@ -67,7 +68,7 @@ class MessageSent(MessageEvent):
     message: Any = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageFailed(MessageEvent):
     """One try failed; it is still QUEUED and will be tried again."""
 
@@ -77,7 +78,7 @@ class MessageFailed(MessageEvent):
     error: ChatError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessagePermanentFailure(MessageEvent):
     """It is a dead letter now. `reason`: rejected, expired or poison."""
 
@@ -87,7 +88,7 @@ class MessagePermanentFailure(MessageEvent):
     error: ChatError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RetryScheduled(Event):
     """A try failed and another one follows after `delay` seconds. `attempt`: the try that failed, from 1."""
 
@@ -101,7 +102,7 @@ class RetryScheduled(Event):
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CircuitStateChanged(Event):
     """A circuit moved. States: closed, open, half_open. `retry_after`: seconds it stays open."""
 
@@ -113,7 +114,7 @@ class CircuitStateChanged(Event):
     retry_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TokenRefreshed(Event):
     """A user has a new token (which is not in here). `expires_at`: Unix time or None."""
 
@@ -124,7 +125,7 @@ class TokenRefreshed(Event):
     expires_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TokenExpired(Event):
     """A user's session is lost for good; the queue is kept until a new token comes."""
 
@@ -134,7 +135,7 @@ class TokenExpired(Event):
     error: ChatError | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PluginFailed(Event):
     """A plugin could not be loaded, or raised; `plugin`: whose it was."""
 
@@ -144,7 +145,7 @@ class PluginFailed(Event):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class OutboxQuarantined(Event):
     """The outbox file was no readable outbox; it was kept under `path`, and a new one begun with `salvaged` rows of
     it."""

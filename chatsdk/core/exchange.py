@@ -13,6 +13,7 @@ from datetime import UTC
 from typing import Any, Generic, TypeVar
 
 from . import errors
+from .record import Record
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ _EMPTY: Mapping[str, str] = {}
 _STORED = ("operation", "method", "path", "query", "body", "user", "channel", "key", "repeatable", "correlation_id")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Request(Record):
     """What is asked of the server.
 
     operation       the backend's name for the call, such as "messages.send"; circuits, caches and plugins go by it
@@ -96,8 +97,8 @@ class Request:
 _FIELDS = tuple(Request.__dataclass_fields__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Response(Record):
     """What the server answered: `headers` with lower-case names, `body` as parsed JSON (None where there was none),
     `elapsed` seconds for this exchange, `from_cache` if no exchange took place."""
 
@@ -113,8 +114,8 @@ class Response:
         return self.headers.get("x-request-id")
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Call(Record, Generic[T]):
     """A request and how to read its answer. `parse` raises `InvalidResponseError`."""
 
     request: Request

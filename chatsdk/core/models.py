@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from .record import Record
+
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -28,7 +30,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Model:
+class Model(Record):
     """Base of all models."""
 
     __slots__ = ()
@@ -39,7 +41,7 @@ class Model:
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "raw"}  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class User(Model):
     """A person or a bot."""
 
@@ -53,7 +55,7 @@ class User(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Attachment(Model):
     """A file that a message carries, uploaded before. `type`: image, video, audio, file, giphy or voicenote.
 
@@ -74,7 +76,7 @@ class Attachment(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Reaction(Model):
     """One emoji under a message: how many gave it, whether the asking user did, and the first few who did."""
 
@@ -85,7 +87,7 @@ class Reaction(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Message(Model):
     """A message as the server stored it.
 
@@ -165,7 +167,7 @@ def _reaction(stored: Mapping[str, Any]) -> Reaction:
     return Reaction(**{**facts, "users": tuple(_user(item) for item in facts.get("users") or ())})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessagePage(Model):
     """Messages in order of `seq`, oldest first.
 
@@ -187,7 +189,7 @@ class MessagePage(Model):
         return min(timed)[1] if timed else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Member(Model):
     """A user in a channel. `role`: owner, admin, moderator or member."""
 
@@ -198,7 +200,7 @@ class Member(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Channel(Model):
     """A channel, and how the asking user stands to it (`role`, `last_read_seq`, `unread_count`, `muted`, `starred`).
 
@@ -228,7 +230,7 @@ class Channel(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class UserPresence(Model):
     """Whether one user is there."""
 
@@ -240,7 +242,7 @@ class UserPresence(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Presence(Model):
     """Who of a channel's members is there."""
 
@@ -251,7 +253,7 @@ class Presence(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SearchHit(Model):
     """A message that a search found. `highlighted`: its text with the server's marks around what matched."""
 
@@ -266,7 +268,7 @@ class SearchHit(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SearchPage(Model):
     """Hits from `offset` on, at most `limit`, of `total` in all."""
 
@@ -278,7 +280,7 @@ class SearchPage(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Health(Model):
     """What the server says of itself. `time`: its clock; `uptime` in seconds."""
 
@@ -293,7 +295,7 @@ class Health(Model):
         return self.status == "ok"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class FlushReport(Model):
     """What a flush of the outbox came to.
 

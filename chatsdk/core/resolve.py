@@ -97,9 +97,9 @@ def _find(row: Setting, layers: Iterable[_Layer]) -> tuple[Any, str] | None:
 
 
 def _shown(row: Setting, value: Any) -> str:
-    """` = 'value'`, cut; nothing of a secret, nor of an address with a password in it."""
+    """` = 'value'`, cut; nothing of a secret, nor of an address with a password or a token in it."""
     text = repr(value)
-    if row.secret or "@" in text:
+    if row.secret or "@" in text or "?" in text:
         return ""
     return f" = {text if len(text) <= 60 else text[:57] + '...'}"
 

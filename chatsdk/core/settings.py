@@ -13,6 +13,7 @@ from typing import Any
 
 from . import backoff, values
 from .errors import SettingsError
+from .record import Record
 from .tokens import Secret
 from .values import Kind
 
@@ -50,8 +51,8 @@ def _row(
     return field(default=default, metadata={"kind": kind, "doc": doc, "flag": flag, "secret": secret, "toml": toml})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Setting(Record):
     """A row of the table. `key` and `flag` are None where the setting has none."""
 
     name: str
@@ -64,8 +65,8 @@ class Setting:
     doc: str
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Settings:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Settings(Record):
     """The settings in force. `chatsdk.config.load_settings` finds them; times are in seconds."""
 
     # whom to talk to, and as whom

@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from .exchange import Request
+from .record import Record
 
 
 class State(StrEnum):
@@ -57,8 +58,8 @@ class Lane(NamedTuple):
     channel: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Entry(Record):
     """What `put` is given. `ttl` in seconds; `request.key` names the row."""
 
     request: Request
@@ -66,8 +67,8 @@ class Entry:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Row(Record):
     """One accepted message, as stored.
 
     attempts    tries made (a try that an open circuit or a plugin stopped is none)
@@ -109,8 +110,8 @@ class Row:
         return Lane(self.request.user, self.request.channel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneStatus:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LaneStatus(Record):
     """What is known of a lane: when it may be tried next (0: at once), why, failures in a row, rows waiting before
     a given one, and whether a living process owns it."""
 
@@ -120,8 +121,8 @@ class LaneStatus:
     owned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Put(Record):
     """What `put` answers: the row, whether it is new (False: the same key and body were known), its lane's status."""
 
     row: Row
@@ -129,8 +130,8 @@ class Put:
     lane: LaneStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Claim(Record):
     """A lane that now belongs to this process, its failures in a row so far, and its first rows, oldest first."""
 
     lane: Lane
@@ -138,8 +139,8 @@ class Claim:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Park:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Park(Record):
     """A lane waits: nobody claims it before `not_before`. The fields say what changes in its first row.
 
     wakeable  "connected" may cut the wait short (never a Retry-After)
@@ -160,8 +161,8 @@ class Park:
     error: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Stats(Record):
     """Loss accounting and what waits. accepted = delivered + dead + pending + discarded, always.
 
     `bytes`: stored size of pending and dead rows; `oldest`: created_at of the oldest pending row;
@@ -179,8 +180,8 @@ class Stats:
     next_attempt_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Selection(Record):
     """Which rows `list` and `discard` mean. Empty fields mean all."""
 
     states: Collection[State] = field(default_factory=tuple)

@@ -11,6 +11,8 @@ import hmac
 from dataclasses import dataclass
 from typing import NoReturn
 
+from .record import Record
+
 
 class Secret:
     """Text that must not be seen."""
@@ -53,8 +55,8 @@ class Secret:
         raise TypeError("a Secret is never pickled")
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Token:
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+class Token(Record):
     """What proves who a user is. Plain text is taken for any of the three and is a `Secret` from the first moment.
 
     access      sent with every HTTP call
@@ -82,8 +84,8 @@ class Token:
         put(self, "expires_at", expires_at)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRequest:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TokenRequest(Record):
     """What a token provider is asked: a token for `user`; `force`: the last one was refused, so not that one again."""
 
     user: str

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from .record import Record
 from .tokens import Secret
 
 MAX_SECONDS = 10 * 365 * 86400.0
@@ -34,8 +35,8 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Kind(Record):
     """What a setting may be. `allowed`: in words; `parse`: raises ValueError; `show`: a value as people read it."""
 
     allowed: str

@@ -36,7 +36,7 @@ _TOUCH_NOTHING = ("typing", "presence.")
 """Mutations that change nothing that is cached, and are frequent."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Flight:
     """A call under way. `done` is made by the first one who waits, so that a call that nobody shares costs little."""
 
@@ -48,7 +48,7 @@ class _Flight:
     error: BaseException | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Entry:
     response: Response
     expires: float
@@ -57,7 +57,7 @@ class _Entry:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Cache:
     """Answers by key, the oldest first; whoever calls holds the lock."""
 

@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..core.errors import CaptivePortalError, ChatError, InvalidResponseError, NotSentError
 from ..core.exchange import Json, Request, Response, status_error
+from ..core.record import Record
 
 MAX_DEPTH = 100
 """Of JSON. The interpreter itself gives up at about a thousand, from wherever it happens to be."""
@@ -31,8 +32,8 @@ _ANY_BODY = frozenset({408, 429})
 _URL_HINT = "correct the setting url: the server says that it is at {where}"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Answer(Record):
     """An answer as it came: `headers` with lower-case names, `data` decompressed, `elapsed` in seconds."""
 
     status: int

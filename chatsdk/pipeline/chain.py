@@ -19,13 +19,14 @@ from functools import partial
 
 from ..core.errors import ChatError, PluginError
 from ..core.exchange import CallNext, Request, Response
+from ..core.record import Record
 from ..hookspecs import Middleware
 
 Handler = Callable[[Request], Response]
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Layer(Record):
     """A middleware and whose it is. `ours`: a built-in one, which needs no guard."""
 
     plugin: str

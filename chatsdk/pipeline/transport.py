@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import sys
 import threading
 import weakref
 import zlib
@@ -36,6 +37,7 @@ from ..core.errors import (
 from ..core.exchange import Request, Response
 from ..core.tokens import Secret
 from ..resilience.system_clock import SystemClock
+from .adapter import OneServer
 from .answers import Answer, TooLarge, inflate, origin, read_answer, redirect
 from .outgoing import prepare
 from .resolver import Resolver
@@ -290,7 +292,8 @@ class _Opened:
             self.proxies = get_environ_proxies(url)
         if trust and not transport._ca_bundle:
             self.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        self.adapter: HTTPAdapter = HTTPAdapter(pool_connections=4, pool_maxsize=POOL_SIZE, max_retries=0)
+        adapter = type("Adapter", (OneServer, HTTPAdapter), {"response_class": requests.Response})
+        self.adapter: HTTPAdapter = adapter(pool_connections=4, pool_maxsize=POOL_SIZE, max_retries=0)
         if wire.POOLS:
             self.adapter.poolmanager.pool_classes_by_scheme = wire.POOLS
             try:
@@ -396,9 +399,5 @@ def _named(error: BaseException) -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("chatsdk")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "0"
+    """The package says it; to ask the installation takes a millisecond."""
+    return str(sys.modules[__name__.partition(".")[0]].__version__)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..core.record import Record
 from ..core.settings import CIRCUITS, Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CircuitRules:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class CircuitRules(Record):
     """Seconds, all of them.
 
     failures    failures within `window`, without a success between them, that open it

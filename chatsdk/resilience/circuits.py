@@ -34,6 +34,7 @@ from typing import Any, NoReturn, TypeVar
 from ..core.clock import Clock
 from ..core.errors import CircuitOpenError
 from ..core.events import CircuitStateChanged, Event
+from ..core.record import Record
 from ..core.settings import Settings
 from .circuit_rules import PRESETS, WEBSOCKET, CircuitRules
 from .system_clock import SystemClock
@@ -60,8 +61,8 @@ def _tell_nobody(_: Event) -> None:
     """For circuits that nobody listens to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Counts(Record):
     """`failures` in the window; `successes` of probes, on the way to closing; times `opened`, calls `rejected`."""
 
     failures: int = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.clock import Clock
+from ..core.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Deadline(Record):
     """`at`: monotonic time in seconds at which the caller stops waiting, or None for never."""
 
     at: float | None

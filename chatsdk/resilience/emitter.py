@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from ..core import events
@@ -98,6 +97,8 @@ def _event_class(event: object) -> type[Event]:
         try:
             return events.by_name(event)
         except KeyError:
+            from difflib import get_close_matches
+
             near = get_close_matches(event, _names(Event), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"there is no event {event!r}{hint}") from None

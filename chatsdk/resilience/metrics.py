@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.clock import Clock
+from ..core.record import Record
 from .system_clock import SystemClock
 
 COUNTERS = (
@@ -44,8 +45,8 @@ SLOT = 10.0
 SLOTS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Recent:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Recent(Record):
     """What happened lately: calls that went to the server, those that failed, their mean duration in ms."""
 
     calls: int

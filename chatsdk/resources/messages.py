@@ -62,7 +62,7 @@ class Messages:
         self, channel: str | Channel, *, limit: int | None = 100, since_seq: int | None = None, fresh: bool = False
     ) -> Iterator[Message]:
         """The newest `limit` messages (None: all), newest first, paged lazily; with `since_seq` (1 or more) those with
-        a higher sequence number, oldest first. Raises NotSentError, OutcomeUnknownError, StatusError while iterating."""
+        a higher sequence number, oldest first. Raises NotSentError, OutcomeUnknownError, StatusError on the way."""
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative: {limit}")
         channel_id = self._chat._channel_id(channel)

@@ -11,7 +11,6 @@ from ..core.store import Row, Selection, State, Stats
 from ..outbox.outbox import Outbox
 from .receipt import Receipt
 
-
 _TOO_LONG = 19
 """Digits of a number that is no row's id: SQLite's integers have up to 18 of any kind."""
 

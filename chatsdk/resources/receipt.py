@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ChatError, MessageRejected
 from ..core.store import Reason, Row, State
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ..core.models import Message
     from ..outbox.outbox import Outbox
 
@@ -99,6 +100,8 @@ class Receipt:
 
     def future(self) -> Future[Receipt]:
         """A future that ends with this receipt once the message is SENT or DEAD."""
+        from concurrent.futures import Future
+
         future: Future[Receipt] = Future()
 
         def follow() -> None:

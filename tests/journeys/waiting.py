@@ -1,0 +1,21 @@
+"""Waiting for what must come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+SOON_S = 10.0
+"""How long a story waits; nothing takes nearly as long."""
+
+
+def eventually(holds: Callable[[], Any], what: str = "it") -> Any:
+    """Wait until `holds()` is true, and return what it gave; fail after a while."""
+    ends = time.monotonic() + SOON_S
+    while True:
+        found = holds()
+        if found:
+            return found
+        assert time.monotonic() < ends, f"{what} did not happen within {SOON_S:g} s"
+        time.sleep(0.005)
