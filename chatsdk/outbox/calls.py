@@ -12,6 +12,7 @@ from math import inf
 from ..core.backend import Backend
 from ..core.clock import Clock
 from ..core.exchange import Request, Response
+from ..core.record import Record
 from ..core.store import Row
 from .verdict import Delivered, Outcome
 
@@ -19,8 +20,8 @@ HEALTH_TIMEOUT = 5.0
 """Seconds for the question whether the server is well (at most the timeout of a try)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Bound(Record):
     """How long somebody waits, in monotonic time: no try starts at `start_by` or later, and none lasts beyond `end`."""
 
     start_by: float = inf

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.errors import StorageError
+from ..core.record import Record
 from ..core.store import LaneLostError
 
 logger = logging.getLogger("chatsdk.outbox")
 
 
-@dataclass(frozen=True, slots=True)
-class _Debt:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Debt(Record):
     pay: Callable[[], object]
     then: Callable[[], None]
 

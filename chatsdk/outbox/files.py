@@ -6,6 +6,10 @@ Rules.
 2. `FileLock` is `fcntl.lockf`: it dies with the process, and a forked child does not hold it. It belongs to the whole
    process and is lost when *any* descriptor of the file is closed: nobody else may open that file.
 3. The lock is polled, never waited for without end: its holder may be stopped.
+4. Polling alone is unfair: who gives the lock back and wants it again at once always finds it free. So who waits
+   holds the *turn*, a second lock, which everybody needs for a moment to get the first one: processes alternate
+   (measured with four: the longest wait 39 ms instead of 1,600). A waiter may be stopped as well, so after a while
+   nobody insists on the turn.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ PATIENT_POLL = 0.02
 
 RESERVE = 5 << 20
 """Bytes kept free for draining a full disk: a full write-ahead log (4 MiB), and a little."""
+
+_LOCK, _TURN = 0, 1  # bytes of the file
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _never = threading.Event()
@@ -132,6 +138,11 @@ def try_lock(descriptor: int, *, shared: bool = False, size: int = 0, start: int
     return True
 
 
+def unlock(descriptor: int, *, size: int = 0, start: int = 0) -> None:
+    """Give back the lock of an open file (or of some bytes of it)."""
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, size, start)
+
+
 class FileLock:
     """One exclusive lock among processes. It knows no threads: who calls it must be alone in this process."""
 
@@ -145,26 +156,43 @@ class FileLock:
         try:
             if self._descriptor is None:
                 self._descriptor = open_private(self._path)
-            if try_lock(self._descriptor):
-                return
-            started = self._clock.monotonic()
-            while (now := self._clock.monotonic()) < deadline:
-                pause = POLL if now - started < PATIENT_AFTER else PATIENT_POLL
-                self._clock.wait(_never, min(pause, deadline - now))
-                if try_lock(self._descriptor):
-                    return
+            got = self._try(self._descriptor) or self._poll(self._descriptor, deadline)
         except OSError as error:
             raise StorageError(f"cannot lock {self._path}: {error.strerror}") from error
-        raise StorageError(
-            f"another process holds {self._path}; the message was not accepted",
-            code="locked",
-            hint="look for a process that is stopped or very busy with this state directory; raise lock_timeout",
-        )
+        if not got:
+            raise StorageError(
+                f"another process holds {self._path}; nothing was written",
+                code="locked",
+                hint="look for a process that is stopped or very busy with this state directory; raise lock_timeout",
+            )
+
+    @staticmethod
+    def _try(descriptor: int) -> bool:
+        """Lock and turn, if both are free; then the turn is for who waits."""
+        if not try_lock(descriptor, size=2):
+            return False
+        unlock(descriptor, size=1, start=_TURN)
+        return True
+
+    def _poll(self, descriptor: int, deadline: float) -> bool:
+        started = self._clock.monotonic()
+        my_turn = False
+        try:
+            while (now := self._clock.monotonic()) < deadline:
+                patient = now - started >= PATIENT_AFTER
+                my_turn = my_turn or try_lock(descriptor, size=1, start=_TURN)
+                if (my_turn or patient) and try_lock(descriptor, size=1, start=_LOCK):
+                    return True
+                self._clock.wait(_never, min(PATIENT_POLL if patient else POLL, deadline - now))
+            return False
+        finally:
+            if my_turn:
+                unlock(descriptor, size=1, start=_TURN)
 
     def release(self) -> None:
         """Give the lock back; harmless if it is not held."""
         if self._descriptor is not None:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            unlock(self._descriptor)
 
     def close(self) -> None:
         """Forget the file, and with it the lock (in a forked child: without one, for the parent holds it)."""

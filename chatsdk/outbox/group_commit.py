@@ -291,9 +291,9 @@ class GroupCommit:
             try:
                 self._attempt(batch, self._plainly)
             except _OperationFailed as failure:
-                self._roll_back(failure.__cause__)
                 if len(batch) == 1:
                     raise
+                self._roll_back(failure.__cause__)
                 self._attempt(batch, self._one_by_one)
         except Exception as error:
             cause = error.__cause__ if isinstance(error, _OperationFailed) else error

@@ -256,13 +256,16 @@ class Outbox:
             if here.serve(bound=bound):
                 continue
             now, monotonic = self._clock.time(), self._clock.monotonic()
+            turns = here.worker.turns  # before the look at what is due: a thread may take it at any moment
+            busy = here.worker.busy
             due = here.worker.next_due(now)
+            busy = busy or here.worker.turns != turns
             delay = inf if due is None else due - now
             worth_it = delay <= 0 if budget is None else monotonic + delay < bound.start_by
-            if monotonic >= bound.end or not (worth_it or here.worker.busy):
+            if monotonic >= bound.end or not (worth_it or busy):
                 break
             pause = min(max(delay, LOOK / 5) if worth_it else inf, bound.end - monotonic, self._poll)
-            if here.worker.busy:
+            if busy:
                 here.wait_for_move(min(pause, LOOK))
             else:
                 self._clock.wait(here.closing, pause)

@@ -18,7 +18,7 @@ from .schema import COLUMNS, DEAD, PENDING, SENT, TABLE, Encoded, decode, option
 
 RESULTS_KEPT = 10_000
 RESULTS_KEPT_SECONDS = 24 * 3600.0
-"""How many results stay known, and how long (DESIGN, section 3)."""
+"""How many results stay known, and how long."""
 
 PURGE = 512
 """Results forgotten in one transaction at most."""
@@ -265,6 +265,12 @@ def counters(tx: Source) -> Mapping[str, int]:
     """accepted, delivered, dead, pending, discarded, bytes."""
     names = ("accepted", "delivered", "dead", "pending", "discarded", "bytes")
     return dict(zip(names, tx.execute(f"SELECT {', '.join(names)} FROM counters").fetchone(), strict=True))
+
+
+def free_inside(tx: Source) -> int:
+    """Bytes of the file that hold nothing any more: SQLite keeps them for what comes, and never gives them back."""
+    pages, size = tx.execute("SELECT * FROM pragma_freelist_count, pragma_page_size").fetchone()
+    return int(pages * size)
 
 
 def oldest(tx: Source) -> tuple[int, float | None]:

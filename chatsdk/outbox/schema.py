@@ -6,8 +6,8 @@ status`, in this order), so that the stock class can read the file; ours come af
     lanes      one row for each (user, channel) that has pending rows or an owner, and for no other
     counters   one row: loss accounting, and the last id, written in the transactions that they count
 
-Ids come from `counters`, not from AUTOINCREMENT, which is one more page to write for each message: an id names one message
-for ever, also when the message is gone.
+Ids come from `counters`, not from AUTOINCREMENT, which is one more page to write for each message: an id names one
+message for ever, also when the message is gone.
 
 Changes to this page only add, so that the version before can work on the file; `VERSION` grows only when it could not.
 """
@@ -97,9 +97,10 @@ def create(connection: sqlite3.Connection) -> None:
 # ---- a message, on its way in
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Encoded:
-    """An entry as it is stored. `request`: what a reader of the row will get."""
+    """An entry as it is stored. `request`: what a reader of the row will get; `hash`: of what the message is, so the
+    same key with another hash is another message."""
 
     request: Request
     key: str
@@ -109,35 +110,25 @@ class Encoded:
     expires_at: float
 
 
+_WHAT = ("operation", "method", "path", "query", "body", "user", "channel")
+"""What a message is; what else is stored (its name, the correlation id) may differ from process to process."""
+
+
 def encode(entry: Entry) -> Encoded:
     """Raises InvalidMessage for what is not JSON or has no key."""
     request = entry.request
     if not request.key:
         raise InvalidMessage("a message without a key cannot be stored", hint="give the request a key")
-    stored = request.to_json()
+    rest = request.to_json()
+    what = to_json({name: rest.pop(name) for name in _WHAT}, sort_keys=True)
     return Encoded(
-        request=request.replace(headers={}, deadline=None, attempt=1, fresh=False),
+        request=request.replace(headers={}, deadline=None, attempt=1, fresh=False, single_try=False),
         key=request.key,
-        data=to_json(stored),
-        hash=fingerprint(request),
+        data=b"%b,%b" % (what[:-1], to_json(rest)[1:]),  # two objects made one
+        hash=hashlib.sha256(what).digest(),
         created_at=entry.created_at,
         expires_at=entry.created_at + entry.ttl,
     )
-
-
-def fingerprint(request: Request) -> bytes:
-    """What the message is, without what differs from try to try or from process to process (correlation id, deadline):
-    the same key with another fingerprint is another message."""
-    what = (
-        request.operation,
-        request.method,
-        request.path,
-        dict(request.query),
-        request.body,
-        request.user,
-        request.channel,
-    )
-    return hashlib.sha256(to_json(what, sort_keys=True)).digest()
 
 
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

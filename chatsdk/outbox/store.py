@@ -96,7 +96,9 @@ class OutboxQueue(SQLiteAckQueue):
             cached_statements=256,
         )
         try:
-            if not self._new:
+            if self._new:
+                connection.execute("PRAGMA synchronous = OFF")  # a draft, which `Database` syncs when it is whole
+            else:
                 quarantine.judge(connection, file)
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
@@ -104,7 +106,9 @@ class OutboxQueue(SQLiteAckQueue):
                     f"the file system of {path} cannot do write-ahead logging",
                     hint="put the state directory on a local disk (CHATSDK_STATE_DIR)",
                 )
-            for pragma in ("synchronous = FULL", "fullfsync = ON", f"journal_size_limit = {WAL_KEPT}"):
+            if not self._new:
+                connection.execute("PRAGMA synchronous = FULL")
+            for pragma in ("fullfsync = ON", f"journal_size_limit = {WAL_KEPT}"):
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
@@ -211,6 +215,8 @@ class SQLiteStore:
         forks.enter(self)
         try:
             files.make_directory(self.directory)
+            for name in ("write.lock", "reserve", "wake"):
+                files.check_file(os.path.join(self.directory, name))
             self._read(_nothing)
         except BaseException:
             forks.leave(self)
@@ -232,7 +238,7 @@ class SQLiteStore:
         reserve = self._database.reserve
 
         def work(tx: Transaction) -> tuple[Row, bool, rows.LaneFacts | None]:
-            if not reserve.exists() and not reserve.make():
+            if not reserve.exists() and not reserve.make() and rows.free_inside(tx) < files.RESERVE:
                 raise OutboxFullError(
                     "the disk is nearly full; what room is left is kept for messages on their way out",
                     hint=f"free at least {files.RESERVE >> 20} MiB on the disk of {self.directory}",
@@ -417,7 +423,7 @@ class SQLiteStore:
             try:
                 counted = rows.counters(connection)
                 count, oldest = rows.oldest(connection)
-                due = lanes.next_due(connection, now, lanes.Who(), lambda: count > 0)
+                due = lanes.next_due(connection, now, lanes.Who(), lambda: bool(lanes.owners(connection, None)))
             finally:
                 connection.execute("ROLLBACK")
             return Stats(**counted, lanes=count, oldest=oldest, next_attempt_at=due)
@@ -509,6 +515,7 @@ class SQLiteStore:
             self.after_fork_in_child()
         if self._closed:
             raise StorageError("the outbox is closed", code="closed", hint="the client was closed; open another one")
+        self._database.check()
 
     def _tell(self) -> None:
         """Say what happened to the file. Handlers may use the store: nothing is held here."""

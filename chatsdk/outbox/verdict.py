@@ -35,6 +35,7 @@ from ..core.errors import (
     TokenUnavailableError,
 )
 from ..core.models import Message
+from ..core.record import Record
 from ..core.store import Park, Reason, Row
 
 MAX_STRIKES = 20
@@ -56,8 +57,8 @@ SEND = "send"
 # ---- what goes in
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Delivered(Record):
     """The server has the message; this is what it answered."""
 
     message: Message
@@ -67,8 +68,8 @@ Outcome = Delivered | Exception
 """How a try, or a question to the server, ended. Anything but a `ChatError` is a fault of ours or of a plugin."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Facts(Record):
     """What a decision needs beside the row and the outcome.
 
     now            Unix time
@@ -95,28 +96,28 @@ class Facts:
 # ---- what comes out
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Try(Record):
     """Send it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Settle(Record):
     """Ask the server whether it has it; `reason`: what it dies of if not, or SEND."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Finish(Record):
     """Delivered. `attempts`: tries to add."""
 
     message: Message
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Bury(Record):
     """A dead letter."""
 
     reason: Reason
@@ -124,23 +125,23 @@ class Bury:
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ParkUser:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ParkUser(Record):
     """The lane waits as `park` says; all lanes of its user wait `delay` seconds, in this process."""
 
     park: Park
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class PauseUser:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PauseUser(Record):
     """The user's session is lost: its lanes wait, in this process, until somebody brings a new token."""
 
     park: Park
 
 
-@dataclass(frozen=True, slots=True)
-class ParkAll:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ParkAll(Record):
     """The circuit is open: no lane is tried before `park.not_before`."""
 
     park: Park
@@ -208,8 +209,8 @@ def _settle_first(reason: Reason, error: Mapping[str, Any] | None, now: float) -
 # ---- after the question whether the server has it
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Send(Record):
     """The server does not have it: send it."""
 
 
@@ -246,8 +247,8 @@ def _ask_again(reason: str, outcome: Exception, facts: Facts) -> Waiting:
 # ---- how long to wait, and why: the table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Treatment:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class _Treatment(Record):
     reason: Reason
     attempts: int = 1
     failures: int = 1

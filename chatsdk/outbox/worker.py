@@ -122,6 +122,7 @@ class Worker:
         self._lock = threading.Lock()
         self._stopping = False
         self._serving: dict[Lane, Row | None] = {}  # the row that is out, if one is
+        self._begun = self._ended = 0  # turns
         self._last_try: dict[int, float] = {}  # when a row's last try ended, monotonic
         self._debts = Debts()
         self._held_until = -inf  # the circuit is open
@@ -151,6 +152,17 @@ class Worker:
         monotonic = self._clock.monotonic()
         if self._stopping or monotonic >= bound.start_by or self.held:
             return None
+        with self._lock:
+            self._begun += 1
+        try:
+            return self._turn(now, monotonic, only, bound, claimed)
+        finally:
+            with self._lock:
+                self._ended += 1
+
+    def _turn(
+        self, now: float, monotonic: float, only: Lane | None, bound: Bound, claimed: Callable[[Lane], None]
+    ) -> Lane | None:
         try:
             self._debts.pay()
             skip = self.users.unavailable(monotonic)
@@ -193,8 +205,13 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """A lane is being served."""
-        return bool(self._serving)
+        """A lane is being served, or about to be claimed."""
+        return bool(self._serving) or self._begun != self._ended
+
+    @property
+    def turns(self) -> int:
+        """Turns begun so far. Not busy, and none begun since: then nothing of what the store said has changed by us."""
+        return self._begun
 
     def wake(self, *, user: str | None = None, lane: Lane | None = None) -> int:
         """Let what is parked be tried at once, but for what Retry-After parked. Returns how many lanes."""
