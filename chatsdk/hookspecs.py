@@ -13,7 +13,6 @@ front or the end of that order, among the middlewares inside their stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -21,7 +20,7 @@ import pluggy
 
 from .core.events import Event
 from .core.exchange import CallNext, Request, Response
-from .core.record import Record
+from .core.record import Record, record
 
 SPEC_VERSION = 1
 """Raised by one when an extension point is added; none is ever taken away within a major version."""
@@ -48,7 +47,7 @@ class Stage(IntEnum):
     AUTH = 70
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Middleware(Record):
     """One layer: `call(request, call_next) -> Response`. It may call `call_next` any number of times."""
 

@@ -5,12 +5,12 @@ Presets carry the seeds' numbers; the settings name them (`retry = "default" | "
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from .record import Record
+from .record import Record, record
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Backoff(Record):
     """`delay(n, r)` for the n-th failure in a row (from 1): `first * factor**(n-1)`, capped, then spread by jitter.
 

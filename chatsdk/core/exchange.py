@@ -8,12 +8,12 @@ turns its response into a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC
 from typing import Any, Generic, TypeVar
 
 from . import errors
-from .record import Record
+from .record import Record, record
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ _EMPTY: Mapping[str, str] = {}
 _STORED = ("operation", "method", "path", "query", "body", "user", "channel", "key", "repeatable", "correlation_id")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, kw_only=True)
 class Request(Record):
     """What is asked of the server.
 
@@ -97,7 +97,7 @@ class Request(Record):
 _FIELDS = tuple(Request.__dataclass_fields__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Response(Record):
     """What the server answered: `headers` with lower-case names, `body` as parsed JSON (None where there was none),
     `elapsed` seconds for this exchange, `from_cache` if no exchange took place."""
@@ -114,7 +114,7 @@ class Response(Record):
         return self.headers.get("x-request-id")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Call(Record, Generic[T]):
     """A request and how to read its answer. `parse` raises `InvalidResponseError`."""
 

@@ -8,11 +8,11 @@ repr, comparison and `to_dict`. Reading JSON is the backend's work (`chatsdk_mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import datetime
 from typing import Any
 
-from .record import Record
+from .record import Record, record
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -41,7 +41,7 @@ class Model(Record):
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if each.name != "raw"}  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class User(Model):
     """A person or a bot."""
 
@@ -55,7 +55,7 @@ class User(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Attachment(Model):
     """A file that a message carries, uploaded before. `type`: image, video, audio, file, giphy or voicenote.
 
@@ -76,7 +76,7 @@ class Attachment(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Reaction(Model):
     """One emoji under a message: how many gave it, whether the asking user did, and the first few who did."""
 
@@ -87,7 +87,7 @@ class Reaction(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Message(Model):
     """A message as the server stored it.
 
@@ -167,7 +167,7 @@ def _reaction(stored: Mapping[str, Any]) -> Reaction:
     return Reaction(**{**facts, "users": tuple(_user(item) for item in facts.get("users") or ())})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class MessagePage(Model):
     """Messages in order of `seq`, oldest first.
 
@@ -189,7 +189,7 @@ class MessagePage(Model):
         return min(timed)[1] if timed else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Member(Model):
     """A user in a channel. `role`: owner, admin, moderator or member."""
 
@@ -200,7 +200,7 @@ class Member(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Channel(Model):
     """A channel, and how the asking user stands to it (`role`, `last_read_seq`, `unread_count`, `muted`, `starred`).
 
@@ -230,7 +230,7 @@ class Channel(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class UserPresence(Model):
     """Whether one user is there."""
 
@@ -242,7 +242,7 @@ class UserPresence(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Presence(Model):
     """Who of a channel's members is there."""
 
@@ -253,7 +253,7 @@ class Presence(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class SearchHit(Model):
     """A message that a search found. `highlighted`: its text with the server's marks around what matched."""
 
@@ -268,7 +268,7 @@ class SearchHit(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class SearchPage(Model):
     """Hits from `offset` on, at most `limit`, of `total` in all."""
 
@@ -280,7 +280,7 @@ class SearchPage(Model):
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Health(Model):
     """What the server says of itself. `time`: its clock; `uptime` in seconds."""
 
@@ -295,7 +295,7 @@ class Health(Model):
         return self.status == "ok"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class FlushReport(Model):
     """What a flush of the outbox came to.
 

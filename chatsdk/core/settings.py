@@ -8,12 +8,12 @@ field's name: `timeout` is `CHATSDK_TIMEOUT` in the environment, `timeout` in th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any
 
 from . import backoff, values
 from .errors import SettingsError
-from .record import Record
+from .record import Record, record
 from .tokens import Secret
 from .values import Kind
 
@@ -51,7 +51,7 @@ def _row(
     return field(default=default, metadata={"kind": kind, "doc": doc, "flag": flag, "secret": secret, "toml": toml})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Setting(Record):
     """A row of the table. `key` and `flag` are None where the setting has none."""
 
@@ -65,19 +65,20 @@ class Setting(Record):
     doc: str
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, kw_only=True)
 class Settings(Record):
     """The settings in force. `chatsdk.config.load_settings` finds them; times are in seconds."""
 
     # whom to talk to, and as whom
     url: str = _row("", values.url("http", "https"), "the chat server", flag="--url")
     user: str = _row("", values.text(255), "on whose behalf; without it, the token's user", flag="--user")
-    token: Secret | None = _row(None, values.optional(values.SECRET), "access token", secret=True)  # noqa: RUF009
+    token: Secret | None = _row(None, values.optional(values.SECRET), "access token", secret=True)
     token_file: str = _row("", values.PATH, "file with the token; read again when it changes", flag="--token-file")
     token_command: tuple[str, ...] = _row((), values.COMMAND, "program that prints a token", secret=True)
-    refresh_token: Secret | None = _row(None, values.optional(values.SECRET), "buys the next token, once", secret=True)  # noqa: RUF009
-    ws_token: Secret | None = _row(None, values.optional(values.SECRET), "the websocket's token", secret=True)  # noqa: RUF009
+    refresh_token: Secret | None = _row(None, values.optional(values.SECRET), "buys the next token, once", secret=True)
+    ws_token: Secret | None = _row(None, values.optional(values.SECRET), "the websocket's token", secret=True)
     refresh_before: float = _row(300.0, values.seconds(), "how long before it expires a token is refreshed")
+    users_kept: int = _row(1000, values.integer(1), "idle users whose tokens are kept in memory, where there are many")
     profile: str = _row("default", values.NAME, "which profile, and which outbox", flag="--profile", toml=False)
     config: str = _row("", values.PATH, "the TOML file to read", flag="--config", toml=False)
     backend: str = _row("chatsdk", values.NAME, "the chat system; others come from plugins")
@@ -118,7 +119,7 @@ class Settings(Record):
     sweep_interval: float = _row(30.0, values.seconds(zero=False), "how often the outbox is looked through")
 
     # the wire
-    proxy: Secret | None = _row(None, values.optional(values.PROXY), "proxy for all calls", secret=True)  # noqa: RUF009
+    proxy: Secret | None = _row(None, values.optional(values.PROXY), "proxy for all calls", secret=True)
     trust_env: bool = _row(True, values.FLAG, "obey HTTPS_PROXY, NO_PROXY and the like")
     ca_bundle: str = _row("", values.PATH, "certificates to trust, in place of the usual ones")
     loopback_only: bool = _row(False, values.FLAG, "refuse servers that are not on this machine, as tests want it")

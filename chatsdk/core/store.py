@@ -18,12 +18,12 @@ Rules every store keeps:
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from .exchange import Request
-from .record import Record
+from .record import Record, record
 
 
 class State(StrEnum):
@@ -58,7 +58,7 @@ class Lane(NamedTuple):
     channel: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Entry(Record):
     """What `put` is given. `ttl` in seconds; `request.key` names the row."""
 
@@ -67,7 +67,7 @@ class Entry(Record):
     ttl: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Row(Record):
     """One accepted message, as stored.
 
@@ -110,7 +110,7 @@ class Row(Record):
         return Lane(self.request.user, self.request.channel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class LaneStatus(Record):
     """What is known of a lane: when it may be tried next (0: at once), why, failures in a row, rows waiting before
     a given one, and whether a living process owns it."""
@@ -121,7 +121,7 @@ class LaneStatus(Record):
     owned: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Put(Record):
     """What `put` answers: the row, whether it is new (False: the same key and body were known), its lane's status."""
 
@@ -130,7 +130,7 @@ class Put(Record):
     lane: LaneStatus
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Claim(Record):
     """A lane that now belongs to this process, its failures in a row so far, and its first rows, oldest first."""
 
@@ -139,7 +139,7 @@ class Claim(Record):
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Park(Record):
     """A lane waits: nobody claims it before `not_before`. The fields say what changes in its first row.
 
@@ -161,7 +161,7 @@ class Park(Record):
     error: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Stats(Record):
     """Loss accounting and what waits. accepted = delivered + dead + pending + discarded, always.
 
@@ -180,7 +180,7 @@ class Stats(Record):
     next_attempt_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Selection(Record):
     """Which rows `list` and `discard` mean. Empty fields mean all."""
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import NoReturn
 
-from .record import Record
+from .record import Record, record
 
 
 class Secret:
@@ -55,7 +54,7 @@ class Secret:
         raise TypeError("a Secret is never pickled")
 
 
-@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+@record(frozen=True, slots=True, init=False)
 class Token(Record):
     """What proves who a user is. Plain text is taken for any of the three and is a `Secret` from the first moment.
 
@@ -84,7 +83,7 @@ class Token(Record):
         put(self, "expires_at", expires_at)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class TokenRequest(Record):
     """What a token provider is asked: a token for `user`; `force`: the last one was refused, so not that one again."""
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .record import Record
+from .record import Record, record
 from .tokens import Secret
 
 MAX_SECONDS = 10 * 365 * 86400.0
@@ -35,7 +34,7 @@ _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false":
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Kind(Record):
     """What a setting may be. `allowed`: in words; `parse`: raises ValueError; `show`: a value as people read it."""
 

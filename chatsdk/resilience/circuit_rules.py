@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.settings import CIRCUITS, Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class CircuitRules(Record):
     """Seconds, all of them.
 

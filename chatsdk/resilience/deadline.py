@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..core.clock import Clock
-from ..core.record import Record
+from ..core.record import Record, record
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Deadline(Record):
     """`at`: monotonic time in seconds at which the caller stops waiting, or None for never."""
 

@@ -20,11 +20,10 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.clock import Clock
-from ..core.record import Record
+from ..core.record import Record, record
 from .system_clock import SystemClock
 
 COUNTERS = (
@@ -45,7 +44,7 @@ SLOT = 10.0
 SLOTS = 30
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Recent(Record):
     """What happened lately: calls that went to the server, those that failed, their mean duration in ms."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from chatsdk.devserver.process import DevServer
+from tests.chaos import strace
 from tests.chaos.runs import Run
 from tests.chaos.template import Template
 
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def full(request: pytest.FixtureRequest) -> bool:
     """Whether `--full` was given."""
     return bool(request.config.getoption("--full", default=False))
+
+
+@pytest.fixture(scope="session")
+def can_inject() -> None:
+    """Skip where strace is missing or may not attach."""
+    reason = strace.why_not()
+    if reason:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="package")

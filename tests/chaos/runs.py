@@ -28,6 +28,10 @@ class Run:
         return self.directory / "notes"
 
     @property
+    def claims(self) -> Path:
+        return self.directory / "claims"
+
+    @property
     def answer(self) -> Path:
         return self.directory / "answer"
 
@@ -41,9 +45,9 @@ class Run:
             "channels": self.channels,
         }
 
-    def recover(self, template: Template) -> dict[str, int]:
-        """The next run, which delivers what is left; the outbox's accounting after it."""
-        ended = template.run("recover", answer=str(self.answer), **self.job)
+    def recover(self, template: Template, *, seconds: float = 30) -> dict[str, int]:
+        """The next run, which delivers what is left within `seconds`; the outbox's accounting after it."""
+        ended = template.run("recover", answer=str(self.answer), flush=seconds, **self.job)
         assert ended == 0, template.errors.read_text()
         stats: dict[str, int] = json.loads(self.answer.read_text())
         assert stats["pending"] == stats["dead"] == stats["discarded"] == 0, stats
@@ -54,8 +58,10 @@ class Run:
         return stats
 
     def judge(self, log: Iterable[dict[str, Any]]) -> Verdict:
-        """Compare the notes with the server's log."""
-        return judge(read_notes(self.notes), [message for message in log if message["channel"] in self.channels])
+        """Compare the notes, and the trace of claims if there is one, with the server's log."""
+        claims = self.claims.read_text().splitlines() if self.claims.exists() else ()
+        ours = [message for message in log if message["channel"] in self.channels]
+        return judge(read_notes(self.notes), ours, claims)
 
 
 def make_run(tmp_path: Path, server: DevServer, number: int, *, channels: int = 2) -> Run:

@@ -7,7 +7,8 @@ itself opens nothing and has one thread. It is told what to do by lines on stand
     {job}  -> a child is forked, which waits; answer: its process id
     go     -> the child runs; answer when it has ended: its exit status (-9: killed)
 
-Jobs are the functions below by their names; `notes` is where a job says what it attempted and what was acknowledged.
+Jobs are the functions below, and those imported, by their names; `notes` is where a job says what it attempted and what
+was acknowledged.
 """
 
 from __future__ import annotations
@@ -27,24 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from chatsdk import ChatClient, StorageError
+from tests.chaos.crowd import crowd
 from tests.chaos.history import Name, Notebook
+from tests.chaos.one_user import client
+from tests.chaos.refreshing import lists_channels, sends_one
+from tests.chaos.standstill import stands_in_its_lane, stands_in_its_refresh, stands_still
 
 THREADS = 4
 CHILD_S = 20.0
 """Seconds that a forked child may take; it takes a fraction of one."""
-
-
-def client(job: dict[str, Any], *, background: bool) -> ChatClient:
-    """A client as an ordinary program makes it."""
-    return ChatClient(
-        job["url"],
-        job["token"],
-        state_dir=job["state"],
-        background=background,
-        discover=False,
-        trust_env=False,
-        close_timeout=20,
-    )
 
 
 def one_shot(job: dict[str, Any]) -> None:
@@ -79,7 +71,7 @@ def boastful(job: dict[str, Any]) -> None:
 def recover(job: dict[str, Any]) -> None:
     """The next run: delivers what is left, and writes the outbox's own accounting into `answer`."""
     with client(job, background=False) as chat:
-        chat.outbox.flush(30)
+        chat.outbox.flush(job.get("flush", 30))
         stats = chat.outbox.stats()
     facts = {name: getattr(stats, name) for name in ("accepted", "delivered", "dead", "pending", "discarded")}
     Path(job["answer"]).write_text(json.dumps(facts))
@@ -173,7 +165,13 @@ def modules(job: dict[str, Any]) -> None:
     Path(job["answer"]).write_text(json.dumps(found))
 
 
-JOBS = {job.__name__: job for job in (one_shot, boastful, recover, threaded, forking, modules)}
+JOBS = {
+    job.__name__: job
+    for job in (
+        *(one_shot, boastful, recover, threaded, forking, modules),
+        *(crowd, lists_channels, sends_one, stands_still, stands_in_its_lane, stands_in_its_refresh),
+    )
+}
 
 
 def _run(job: dict[str, Any], go: int) -> None:
@@ -208,7 +206,8 @@ def main() -> None:
         os.close(mine)
         print(child, flush=True)
         if sys.stdin.readline():
-            os.write(theirs, b"g")
+            with contextlib.suppress(BrokenPipeError):  # it was killed before it heard the word
+                os.write(theirs, b"g")
         os.close(theirs)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)

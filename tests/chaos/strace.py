@@ -19,6 +19,9 @@ from pathlib import Path
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "sendto")
 """Where a process is killed: at all that makes something durable, or tells somebody."""
 
+Point = tuple[str, int]
+"""The n-th call, from 1, of one name."""
+
 _ATTACH_S = 10.0
 _LINE = re.compile(r"(\d+) +(\w+)\(")
 
@@ -62,9 +65,9 @@ def kill_at(call: str, n: int) -> Sequence[str]:
     return ("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}")
 
 
-def count_into(path: Path) -> Sequence[str]:
-    """Options: write down every call of `CALLS`."""
-    return ("-o", str(path), "-e", f"trace={','.join(CALLS)}")
+def count_into(path: Path, calls: Sequence[str] = CALLS) -> Sequence[str]:
+    """Options: write down every call of these."""
+    return ("-o", str(path), "-e", f"trace={','.join(calls)}")
 
 
 def counted(path: Path) -> Counter[str]:

@@ -42,9 +42,12 @@ class Template:
 
     def learn(self, **job: Any) -> None:
         """Import what a whole run needs; `job` is one."""
-        answer = str(self.directory / "modules")
-        assert self.run("modules", answer=answer, **job) == 0, self.errors.read_text()
-        assert self._ask({"job": "import", "answer": answer}) == "done"
+        assert self.run("modules", answer=str(self.directory / "modules"), **job) == 0, self.errors.read_text()
+        self.learn_from(self)
+
+    def learn_from(self, other: Template) -> None:
+        """Import what another template has found out."""
+        assert self._ask({"job": "import", "answer": str(other.directory / "modules")}) == "done"
 
     def fork(self, name: str, **job: Any) -> int:
         """Make a child for a job, which waits; returns its process id."""

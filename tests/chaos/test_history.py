@@ -89,3 +89,40 @@ def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
     notes = read_notes(path)
     assert notes.begun == {ONE, TWO}
     assert notes.accepted == {ONE: key(ONE)}
+
+
+def test_who_was_sent_after_another_had_returned_stands_behind_it(tmp_path: Path) -> None:
+    """Across senders: they speak for one user. Who was sent while the other one was, may stand on either side."""
+    book = Notebook(tmp_path / "notes")
+    book.begun(ONE)
+    book.begun(TWO)
+    book.accepted(ONE, key(ONE))
+    book.accepted(TWO, key(TWO))
+    book.begun(OTHERS)
+    book.accepted(OTHERS, key(OTHERS))
+    book.begun(ELSEWHERE)
+    book.accepted(ELSEWHERE, key(ELSEWHERE))
+    notes = read_notes(tmp_path / "notes")
+    assert judge(notes, log(ELSEWHERE, ONE, TWO, OTHERS)).violations == {}
+    assert judge(notes, log(ONE, OTHERS, TWO, ELSEWHERE)).violations == {"overtaken": (TWO,)}
+
+
+def test_what_was_refused_must_not_be_there(tmp_path: Path) -> None:
+    """`send` raised that it is not accepted: then nothing happened, unless it was sent again."""
+    book = Notebook(tmp_path / "notes")
+    for name in (ONE, TWO):
+        book.begun(name)
+        book.failed(name)
+    book.begun(TWO)
+    book.accepted(TWO, key(TWO))
+    notes = read_notes(tmp_path / "notes")
+    assert notes.failed == {ONE}
+    assert judge(notes, log(TWO)) == Verdict(delivered=1)
+    assert judge(notes, log(ONE, TWO)).violations == {"refused": (ONE,)}
+
+
+def test_a_lane_owned_twice_is_a_violation() -> None:
+    """The trace of claims counts as the log does."""
+    claims = ['["holds", "a", 1, "alice", "c"]', '["holds", "b", 1, "alice", "c"]']
+    assert judge(Notes(), [], claims).violations.keys() == {"owned_twice"}
+    assert judge(Notes(), [], claims[:1]).violations == {}

@@ -14,16 +14,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
-
-import pytest
 
 from chatsdk.devserver.process import DevServer
 from tests.chaos import strace
 from tests.chaos.runs import Run, make_run
+from tests.chaos.sweep import side_by_side
 from tests.chaos.template import Template
 
 KILLS = 100
@@ -31,15 +27,7 @@ FIRST_KEY_S = 20.0
 LONGEST_S = 0.15
 """Seconds from the first acknowledged key to the latest kill."""
 
-Point = tuple[str, int]
-
-
-@pytest.fixture(scope="module")
-def can_inject() -> None:
-    """Skip where strace is missing or may not attach."""
-    reason = strace.why_not()
-    if reason:
-        pytest.skip(reason)
+Point = strace.Point
 
 
 def count(template: Template, run: Run, kind: str, rounds: int) -> dict[str, int]:
@@ -58,24 +46,6 @@ def killed(template: Template, run: Run, kind: str, rounds: int, point: Point) -
     with strace.attached(child, *strace.kill_at(*point)):
         template.go()
         return template.end()
-
-
-def side_by_side(templates: list[Template], work: Callable[[Template, int], None], numbers: Iterable[int]) -> None:
-    """Do `work` for each number, as many at a time as there are templates."""
-    free: SimpleQueue[Template] = SimpleQueue()
-    for template in templates:
-        free.put(template)
-
-    def one(number: int) -> None:
-        template = free.get()
-        try:
-            work(template, number)
-        finally:
-            free.put(template)
-
-    with ThreadPoolExecutor(len(templates)) as pool:
-        for _ in pool.map(one, numbers):
-            pass
 
 
 def test_kill_sweep_of_every_write_sync_and_send(
