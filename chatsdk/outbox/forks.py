@@ -3,11 +3,16 @@
 A directory is opened once in a process: a kernel lock belongs to the process, and two stores would take each other's
 away. Before a fork each store stands still and closes its file (see `database`); afterwards parent and child go on,
 each with locks of its own.
+
+uWSGI's master loads the application and then forks its workers without any of Python's hooks. A thread of ours that was
+in the middle of something would leave them an outbox that is busy for ever, so there the master has none
+(`is_bare_master`): it delivers in the calling thread, and what it leaves the workers deliver.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from typing import Protocol
@@ -46,6 +51,12 @@ def leave(store: Forkable) -> None:
     with _lock:
         if _stores.get(store.directory) is store:
             del _stores[store.directory]
+
+
+def is_bare_master() -> bool:
+    """This process is the master of uWSGI, which forks without hooks."""
+    uwsgi = sys.modules.get("uwsgi")  # there inside of uWSGI only
+    return uwsgi is not None and uwsgi.masterpid() == os.getpid()
 
 
 def _before() -> None:

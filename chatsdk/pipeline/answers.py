@@ -16,13 +16,12 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..core.errors import CaptivePortalError, ChatError, InvalidResponseError, NotSentError
 from ..core.exchange import Json, Request, Response, status_error
-from ..core.record import Record
+from ..core.record import Record, record
 
 MAX_DEPTH = 100
 """Of JSON. The interpreter itself gives up at about a thousand, from wherever it happens to be."""
@@ -32,7 +31,7 @@ _ANY_BODY = frozenset({408, 429})
 _URL_HINT = "correct the setting url: the server says that it is at {where}"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Answer(Record):
     """An answer as it came: `headers` with lower-case names, `data` decompressed, `elapsed` in seconds."""
 

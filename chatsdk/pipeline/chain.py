@@ -14,18 +14,17 @@ layer is guarded, so that what it raises carries its name:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from ..core.errors import ChatError, PluginError
 from ..core.exchange import CallNext, Request, Response
-from ..core.record import Record
+from ..core.record import Record, record
 from ..hookspecs import Middleware
 
 Handler = Callable[[Request], Response]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Layer(Record):
     """A middleware and whose it is. `ours`: a built-in one, which needs no guard."""
 

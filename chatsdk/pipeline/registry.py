@@ -208,6 +208,11 @@ class Registry:
             for entry in self._entries
         ]
 
+    @property
+    def making(self) -> threading.RLock:
+        """Held while plugins are loaded: a fork waits for it."""
+        return self._lock
+
     def after_fork(self) -> None:
         """In a forked child: fresh locks, here and in the layers, which are made anew for the next `chain`."""
         self._lock = threading.RLock()

@@ -196,6 +196,11 @@ class Transport:
         if opened is not None:
             opened.adapter.close()
 
+    @property
+    def making(self) -> threading.Lock:
+        """Held while libraries are imported: a fork waits for it."""
+        return self._lock
+
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connections without a word to the server, and start afresh."""
         opened, self._open = self._open, None

@@ -27,14 +27,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 from ..core.clock import Clock
 from ..core.errors import CircuitOpenError
 from ..core.events import CircuitStateChanged, Event
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.settings import Settings
 from .circuit_rules import PRESETS, WEBSOCKET, CircuitRules
 from .system_clock import SystemClock
@@ -61,7 +60,7 @@ def _tell_nobody(_: Event) -> None:
     """For circuits that nobody listens to."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Counts(Record):
     """`failures` in the window; `successes` of probes, on the way to closing; times `opened`, calls `rejected`."""
 
@@ -328,6 +327,11 @@ class Circuit:
         """Open it for `seconds` (None: as long as it may be open at most); then a probe decides, as ever."""
         self._made().force_open(seconds)
 
+    @property
+    def making(self) -> threading.Lock:
+        """Held while what it needs is imported."""
+        return self._lock
+
     def after_fork(self) -> None:
         """In a forked child: locks that other threads held there would never be released, their probes never end."""
         self._lock = threading.Lock()
@@ -405,6 +409,11 @@ class Circuits:
     def open_names(self) -> list[str]:
         """The circuits that are not closed."""
         return [name for name in self.names() if self._circuits[name].state != CLOSED]
+
+    @property
+    def making(self) -> list[threading.Lock]:
+        """Held while the library is imported: a fork waits for them."""
+        return [circuit.making for circuit in list(self._circuits.values())]
 
     def after_fork(self) -> None:
         """In a forked child: fresh locks."""
