@@ -24,7 +24,7 @@ from .resources.receipt import Receipt
 from .users import check_user
 
 if TYPE_CHECKING:
-    from .auth import SignedTokens
+    from .auth import SignedTokens, TokenManager
     from .core.backend import Backend
     from .core.clock import Clock
     from .core.events import Event
@@ -73,7 +73,7 @@ class ChatClient:
         **settings: Any,
     ) -> None:
         given = {"url": url, "token": token, "user": user, "profile": profile, **settings}
-        self._parts = Parts(
+        self._shared = Parts(
             load_settings({name: value for name, value in given.items() if value is not None}, config=config),
             provider=token_provider,
             signed=signed_tokens,
@@ -82,6 +82,7 @@ class ChatClient:
             clock=clock,
         )
         self._is_view = False
+        self._manager: TokenManager | None = None
         self._build(None)
 
     def _build(self, user: str | None) -> None:
@@ -91,7 +92,7 @@ class ChatClient:
         self.presence = PresenceResource(self)
         self.users = Users(self)
         self.typing = Typing(self)
-        self.outbox = OutboxResource(self._parts.outbox, self._parts.receipt, user)
+        self.outbox = OutboxResource(self._parts.outbox, self._parts.receipt, user if self._is_view else None)
 
     # ---- users
 
@@ -102,23 +103,29 @@ class ChatClient:
 
     def as_user(self, user: str, token: str | Token | None = None) -> ChatClient:
         """A cheap view of this client that speaks for `user`: it shares connections, outbox and worker. Without `token`
-        the user's tokens come from the client's provider or signer."""
-        user = check_user(user)
+        the user's tokens come from the client's provider or signer.
+
+        `token` is the user's from now on, for every view of this user. The same one as before changes nothing, so this
+        can be called in each web request. It lives in memory, as long as the view does or a message of the user waits.
+
+        Raises InvalidArgument (user: 1 to 255 characters, no control characters), TokenUnavailableError for a token
+        that is none."""
+        user, parts = check_user(user), self._parts
         view = object.__new__(ChatClient)
-        view._parts = self._parts
+        view._shared = parts
         view._is_view = True
+        # holding it is what keeps it, where users are many: see `users`
+        view._manager = parts.users.find(user) if token is None else parts.users.replace(user, token, again=False)
         view._build(user)
-        if token is not None:
-            self._parts.users.replace(user, token)
         return view
 
     def connect_user(
         self, user: str, token: str | None = None, *, ws_token: str | None = None, refresh_token: str | None = None
     ) -> ChatClient:
         """Speak for `user` from now on, with this session. Returns this client. The messages of a user whose session
-        was lost go out again."""
+        was lost go out again. Raises as `as_user` does."""
         user = check_user(user)
-        self._parts.users.replace(user, Token(token or "", ws_token, refresh_token))
+        self._manager = self._parts.users.replace(user, Token(token or "", ws_token, refresh_token))
         self._build(user)
         return self
 
@@ -218,6 +225,10 @@ class ChatClient:
         return f"<ChatClient {self._parts.settings.url}>"
 
     # ---- for the resources
+
+    @property
+    def _parts(self) -> Parts:
+        return self._shared.here()
 
     @property
     def _backend(self) -> Backend:

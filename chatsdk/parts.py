@@ -3,8 +3,12 @@
 Capabilities are handed from one part to another as plain callables: the auth middleware is given `authorize`, the
 worker is given `send`, the token managers are given `refresh`. No part knows another part's class.
 
-After a fork the child gets fresh locks and drops the parent's sockets unused; outbox and token managers look after
-themselves. At exit the main thread drains for at most `exit_timeout` and says where the rest lies.
+A fork waits until nothing here is half made: a module that another thread is importing would stay locked in the child
+for ever. Then the child gets fresh locks and drops the parent's sockets unused; outbox and token managers look after
+themselves. Where no hook runs (uWSGI forks without), `here` finds out by the process id, before anything is used.
+
+At exit the main thread drains for at most `exit_timeout` and says where the rest lies. A child that inherited a client
+and never used it leaves the outbox to its parent.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import random
+from time import monotonic  # forks wait in real time, whatever clock is injected
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import config
@@ -27,12 +32,14 @@ from .core.events import CircuitStateChanged
 from .core.exchange import Call, Request, Response
 from .core.identity import uuid7
 from .core.models import Message
-from .core.store import Row
+from .core.store import Row, Selection, State
 from .core.tokens import Token
+from .outbox import forks as _forks  # noqa: F401 - first: hooks before a fork run backwards, and ours come before the store's
 from .resilience.budget import RetryBudget
 from .resilience.circuits import Circuits
 from .resilience.emitter import Emitter
 from .resilience.metrics import Metrics
+from .resilience.process_lock import ProcessLock
 from .resilience.system_clock import SystemClock
 from .resources.receipt import Receipt
 from .resources.sending import Sender
@@ -50,6 +57,11 @@ if TYPE_CHECKING:
     from .pipeline.transport import Transport
 
 T = TypeVar("T")
+
+FORK_WAITS = 2.0
+"""Seconds that a fork waits for another thread to finish what it is making: an import takes a tenth of that."""
+
+_afresh = ProcessLock()
 
 
 class Parts:
@@ -81,6 +93,10 @@ class Parts:
         self._lock = threading.RLock()
         self._made: dict[str, Any] = {}
         self._closed = False
+        self._pid = os.getpid()
+        self._user_of_outbox = 0
+        """The process that used the outbox through these parts, so it has to drain it."""
+        self._held: list[Any] = []
         self.users = Users(
             settings,
             provider=provider,
@@ -91,12 +107,23 @@ class Parts:
             refresh_refused=lambda body: self.backend.refresh_refused(body),
             pairs=self._pairs,
             on_token=self._on_token,
+            waiting=self._waiting,
         )
-        _call_weakly(self, "after_fork", lambda call: os.register_at_fork(after_in_child=call))
+        if hasattr(os, "register_at_fork"):
+            _call_weakly(self, "before_fork", lambda call: os.register_at_fork(before=call))
+            _call_weakly(self, "after_fork_in_parent", lambda call: os.register_at_fork(after_in_parent=call))
+            _call_weakly(self, "after_fork", lambda call: os.register_at_fork(after_in_child=call))
 
     # ---- parts that are made when they are first needed
 
+    def here(self) -> Parts:
+        """These parts, fit for this process: the one that made them, or a forked child of it."""
+        if self._pid != os.getpid():
+            self.after_fork()
+        return self
+
     def _once(self, name: str, make: Callable[[], T]) -> T:
+        self.here()
         made = self._made.get(name)
         if made is None:
             with self._lock:
@@ -132,7 +159,12 @@ class Parts:
 
     def outbox(self) -> Outbox:
         """The outbox; the first call opens it. Raises SettingsError, StorageError."""
-        return self._once("outbox", self._make_outbox)
+        outbox = self._once("outbox", self._make_outbox)
+        if self._user_of_outbox != self._pid:
+            self._user_of_outbox = self._pid
+            if self._drains_at_exit:
+                _at_exit_of_a_child(self)
+        return outbox
 
     def _make_registry(self) -> Registry:
         from .pipeline.registry import Registry
@@ -181,9 +213,13 @@ class Parts:
             sweep_interval=settings.sweep_interval,
         )
         self.emitter.subscribe(CircuitStateChanged, lambda event: _on_circuit(event, outbox))
-        if self.settings.background and self.settings.exit_timeout > 0:
+        if self._drains_at_exit:
             _call_weakly(self, "at_exit", atexit.register)
         return outbox
+
+    @property
+    def _drains_at_exit(self) -> bool:
+        return self.settings.background and self.settings.exit_timeout > 0
 
     def _open_store(self) -> OutboxStore:
         from .outbox.shared import open_store
@@ -251,6 +287,16 @@ class Parts:
         if outbox is not None:
             outbox.wake(user=user)
 
+    def _waiting(self, user: str) -> bool:
+        """A message of this user waits in the outbox, as far as that can be told."""
+        outbox: Outbox | None = self._made.get("outbox")
+        if outbox is None:
+            return False  # nobody delivers here
+        try:
+            return bool(outbox.list(Selection(states=(State.QUEUED,), user=user, limit=1)))
+        except StorageError:
+            return True
+
     # ---- the end
 
     def close(self, timeout: float | None) -> None:
@@ -279,7 +325,7 @@ class Parts:
     def at_exit(self) -> None:
         """The interpreter ends and nobody called close()."""
         outbox: Outbox | None = self._made.get("outbox")
-        if outbox is None or self._closed:
+        if outbox is None or self._closed or self._user_of_outbox != os.getpid():
             return
         self._closed = True
         try:
@@ -294,22 +340,44 @@ class Parts:
                 file=sys.stderr,
             )
 
-    def after_fork(self) -> None:
-        """In a forked child: fresh locks, and the parent's sockets are left alone."""
-        self._lock = threading.RLock()
-        self.closing = threading.Event()
-        self.emitter.after_fork()
-        self.circuits.after_fork()
-        self.metrics.after_fork()
-        self.budget.after_fork()
-        self.users.after_fork()
-        self._made.pop("chain", None)  # it may hold calls that the parent has in flight
+    # ---- forks
+
+    def before_fork(self) -> None:
+        """Wait until no other thread is making or importing something, and keep it so."""
         registry: Registry | None = self._made.get("registry")
-        if registry is not None:
-            registry.after_fork()
         transport: Transport | None = self._made.get("transport")
-        if transport is not None:
-            transport.abandon()
+        locks = [self._lock, *(part.making for part in (registry, transport) if part is not None)]
+        ends = monotonic() + FORK_WAITS
+        for lock in (*locks, *self.circuits.making):
+            if lock.acquire(timeout=max(0.0, ends - monotonic())):
+                self._held.append(lock)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        while self._held:
+            self._held.pop().release()
+
+    def after_fork(self) -> None:
+        """In a forked child: fresh locks, and the parent's sockets are left alone. Once a child, whoever calls."""
+        with _afresh:
+            if self._pid == os.getpid():
+                return
+            self._lock = threading.RLock()
+            self._held = []
+            self.closing = threading.Event()
+            self.emitter.after_fork()
+            self.circuits.after_fork()
+            self.metrics.after_fork()
+            self.budget.after_fork()
+            self.users.after_fork()
+            self._made.pop("chain", None)  # it may hold calls that the parent has in flight
+            registry: Registry | None = self._made.get("registry")
+            if registry is not None:
+                registry.after_fork()
+            transport: Transport | None = self._made.get("transport")
+            if transport is not None:
+                transport.abandon()
+            self._pid = os.getpid()
 
 
 def _on_circuit(event: CircuitStateChanged, outbox: Outbox) -> None:
@@ -337,3 +405,10 @@ def _call_weakly(owner: Any, name: str, register: Callable[[Callable[[], None]],
             bound()
 
     register(call)
+
+
+def _at_exit_of_a_child(parts: Parts) -> None:
+    """A child of multiprocessing ends without `atexit`, but with finalizers of its own."""
+    process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
+    if process is not None and util is not None and process.parent_process() is not None:
+        _call_weakly(parts, "at_exit", lambda call: util.Finalize(None, call, exitpriority=1))

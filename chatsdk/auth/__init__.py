@@ -4,6 +4,7 @@
     expiry     reads `exp` as a hint, learns the server's clock, says when a token is due
     pairs      the pair that a refresh bought, in the state directory, with a lock over threads and processes
     renewal    one renewal: refresh token first, then the sources; its outcome is a value
+    renewal_threads   the few threads in which renewals of all users run
     manager    one `TokenManager` per user: serves, decides, single flight, events
 
 The auth middleware and realtime are given a manager's methods and know nothing of this package.
@@ -18,6 +19,7 @@ from ..core.tokens import Secret, Token, TokenRequest
 from .expiry import ServerTime, read_claims
 from .manager import TokenManager
 from .pairs import PairStore
+from .renewal_threads import RenewalThreads
 from .signed import SignedTokens
 from .sources import Source, StaticToken, TokenProvider
 from .token_file import TokenFile
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PairStore",
+    "RenewalThreads",
     "ServerTime",
     "SignedTokens",
     "Source",

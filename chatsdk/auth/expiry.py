@@ -20,12 +20,11 @@ from __future__ import annotations
 import base64
 import json
 import math
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ..core.clock import Clock
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.tokens import Token
 
 REFRESH_BEFORE = 300.0
@@ -41,7 +40,7 @@ MAX_TOKEN = 64 * 1024
 """Characters; the claims of anything longer are not looked at."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Claims(Record):
     """What a token says of itself: Unix times and the user, each None where it says nothing of use."""
 
@@ -93,7 +92,7 @@ class Phase(Enum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Schedule(Record):
     """When a token is due and ends (server time, None if unknown), and the monotonic time before which no hint may
     cause a refresh."""

@@ -8,9 +8,9 @@
     not there yet       the same                                            the same
     lost                TokenExpiredError, and no request is made           -
 
-* Single flight: a renewal is a `_Flight`. It runs in a thread of its own where it may take time, because a refresh that
-  a caller's short deadline cut off could lose the answer, and with it the session. Where threads are not wanted
-  (`background=False`) or cannot be had (at exit), the one who needs it runs it.
+* Single flight: a renewal is a `_Flight`. It runs in a thread of `renewal_threads` where it may take time, because a
+  refresh that a caller's short deadline cut off could lose the answer, and with it the session. Where threads are not
+  wanted (`background=False`) or cannot be had (at exit), the one who needs it runs it.
 * A 401 for a token that is not the current one any more just gets the current one. So of eight threads that meet one
   expired token, one refreshes.
 * A renewal that fails is tried again after a back-off; until then those who need it get TokenUnavailableError. A token
@@ -31,15 +31,18 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from ..core.clock import Clock, Random
 from ..core.errors import TokenUnavailableError
 from ..core.events import Event, TokenExpired, TokenRefreshed
 from ..core.exchange import Request
 from ..core.tokens import Secret, Token, TokenRequest
+from ..resilience.process_lock import ProcessLock
 from .expiry import REFRESH_BEFORE, ServerTime, read_claims
 from .pairs import PairStore, origin_of
 from .renewal import Failed, Held, NothingNewer, Outcome, Refresh, Refused, Renewed, Renewer
+from .renewal_threads import RenewalThreads
 from .sources import Source, StaticToken, as_token
 from .state import Need, TokenState
 
@@ -74,6 +77,7 @@ class TokenManager:
     refresh_before   seconds ahead of its end at which a token is refreshed
     timeout          seconds that a refresh may take
     background       False: no threads, renewals run in the calling thread
+    threads          where renewals run else; shared by the managers of one client
     check_user       warn of tokens that name another user; False where `user` is only a stand-in for "whoever this is"
     """
 
@@ -93,6 +97,7 @@ class TokenManager:
         refresh_before: float = REFRESH_BEFORE,
         timeout: float = TIMEOUT,
         background: bool = True,
+        threads: RenewalThreads | None = None,
         check_user: bool = True,
     ) -> None:
         self.user = user
@@ -102,7 +107,7 @@ class TokenManager:
         self._emit = emit
         self._on_token = on_token
         self._timeout = timeout
-        self._background = background
+        self._threads = (threads or RenewalThreads()) if background else None
         self._check_user = check_user
         self._server_time = server_time or ServerTime(clock)
         self._renewer = Renewer(
@@ -149,10 +154,29 @@ class TokenManager:
         """True if there is no token and none to be had until somebody brings one."""
         return self._state.lost
 
-    def replace(self, token: Token | str | Secret) -> None:
-        """Use this token from now on (the user signed in again). Raises TokenUnavailableError if it is no token."""
+    @property
+    def renewing(self) -> bool:
+        """True while a renewal is under way."""
+        return self._flight is not None
+
+    @property
+    def disposable(self) -> bool:
+        """True if another manager with the same sources would do as well: no token was brought by `replace`, and
+        nothing is under way or wrong."""
+        current = self._state.current
+        brought = current is not None and all(current.source is not source for source in self._sources)
+        return not (brought or self.renewing or self._state.in_trouble)
+
+    def replace(self, token: Token | str | Secret, *, again: bool = True) -> None:
+        """Use this token from now on (the user signed in again). Raises TokenUnavailableError if it is no token.
+
+        The token that the session in use began with changes nothing, because what that was refreshed to is newer.
+        `again`: but where that session is in trouble, it is tried once more."""
         given = as_token(token, "the token")
-        self._take(given, StaticToken(given))
+        current = self._state.current
+        known = current is not None and current.origin == origin_of(given)
+        if not known or (again and self._state.in_trouble):
+            self._take(given, StaticToken(given))
 
     def recheck(self) -> None:
         """If the session is lost, ask the sources whether one has a token now. Cheap otherwise; call it now and then
@@ -163,7 +187,7 @@ class TokenManager:
             ready = self._state.lost and self._flight is None and now >= self._state.not_before
             flight = self._take_off(Need.MISSING) if ready else None
         if flight is not None:
-            self._launch(flight, now + self._timeout)
+            self._launch(flight, now + self._timeout, urgent=False)
 
     def observe_skew(self, seconds: float) -> None:
         """Server time minus ours, as an answer's Date header has it."""
@@ -195,7 +219,7 @@ class TokenManager:
                     if not state.may_renew(need, now):
                         return state.best(need, refused)
                     flight, mine = self._take_off(need), True
-            if mine and not self._launch(flight, until):
+            if mine and not self._launch(flight, until, urgent=need is not Need.SOON):
                 continue
             if current is not None and need is Need.SOON:
                 return current.token
@@ -209,24 +233,22 @@ class TokenManager:
         self._flight = _Flight(self._state.current, force, self._state.refused_ids)
         return self._flight
 
-    def _launch(self, flight: _Flight, until: float) -> bool:
-        """Run a renewal: True if in a thread, False if it is done."""
-        if self._background and self._renewer.slow(flight.held):
-            deadline = self._clock.monotonic() + self._timeout
-            thread = threading.Thread(
-                target=self._fly, args=(flight, deadline), name="chatsdk-token-renewal", daemon=True
-            )
-            try:
-                thread.start()
-                return True
-            except RuntimeError:  # no thread is started while the interpreter ends
-                pass
+    def _launch(self, flight: _Flight, until: float, *, urgent: bool) -> bool:
+        """Run a renewal: True if in a thread, False if it is done. `urgent`: somebody waits for it."""
+        if (
+            self._threads is not None
+            and self._renewer.slow(flight.held)
+            and self._threads.run(partial(self._fly, flight), urgent=urgent)
+        ):
+            return True
         self._fly(flight, until)
         return False
 
-    def _fly(self, flight: _Flight, deadline: float) -> None:
+    def _fly(self, flight: _Flight, deadline: float | None = None) -> None:
         outcome: Outcome = Failed("its renewal was interrupted")
         try:
+            if deadline is None:  # in a thread, which may have come late
+                deadline = self._clock.monotonic() + self._timeout
             outcome = self._renewer.renew(flight.held, force=flight.force, refused=flight.refused, deadline=deadline)
         finally:
             self._land(flight, outcome)
@@ -332,5 +354,5 @@ class TokenManager:
                 self._pid = os.getpid()
 
 
-_forking = threading.Lock()
+_forking = ProcessLock()
 """Held for a few instructions, once per manager and child."""

@@ -26,6 +26,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,14 @@ class PairStore:
     def lock(self, user: str, deadline: float) -> Iterator[None]:
         """Hold the user's lock. Raises TimeoutError at `deadline` (monotonic), StorageError if there can be no lock."""
         path = self._path(user, "lock")
-        # setdefault is one step: of two threads that come at once, both get the same
-        mutex = _in_process.setdefault((os.getpid(), os.path.realpath(path)), threading.Lock())
-        self._poll(lambda: mutex.acquire(blocking=False), deadline)
+        key = (os.getpid(), os.path.realpath(path))
+        while True:
+            # setdefault is one step: of two threads that come at once, both get the same
+            mutex = _in_process.setdefault(key, threading.Lock())
+            self._poll(partial(mutex.acquire, blocking=False), deadline)
+            if _in_process.get(key) is mutex:
+                break
+            mutex.release()  # whoever had it before put it away: it keeps nobody out any more
         try:
             with _translated(self._directory):
                 owner = self._owner(create=True)
@@ -105,6 +111,7 @@ class PairStore:
             finally:
                 os.close(descriptor)  # which also gives the kernel's lock back
         finally:
+            del _in_process[key]  # or there would be one for each user who ever was here
             mutex.release()
 
     def _poll(self, take: Callable[[], bool], deadline: float) -> None:

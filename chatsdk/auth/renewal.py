@@ -17,11 +17,10 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import StatusError, StorageError, TokenUnavailableError
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.tokens import Secret, Token, TokenRequest
 from .expiry import ServerTime, read_claims
 from .pairs import PairStore, origin_of
@@ -39,7 +38,7 @@ _REFUSING = (400, 401, 403)
 """Statuses whose body is asked for that."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Held(Record):
     """A token and where it is from.
 
@@ -56,14 +55,14 @@ class Held(Record):
     just_made: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Renewed(Record):
     """There is another token."""
 
     held: Held
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Failed(Record):
     """No answer that counts; ask again, `retry_after` seconds from now at the earliest. `what`: for logs and errors."""
 
@@ -71,7 +70,7 @@ class Failed(Record):
     retry_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class NothingNewer(Record):
     """Everybody was asked and has nothing but what is known. `over`: the session of the token in use is over."""
 

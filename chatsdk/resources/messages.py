@@ -46,17 +46,21 @@ class Messages:
         MessageRejected (the server refused it; it stands as a dead letter), SettingsError (from the call that opens the
         outbox). Everything else is a Receipt.
         """
-        return self._chat._sender.send(
-            self._chat.user,
-            self._chat._channel_id(channel),
-            text,
-            attachments=attachments,
-            reply_to=reply_to,
-            parent_id=parent_id,
-            key=key,
-            ttl=ttl,
-            wait=wait,
-        )
+        user = self._chat.user
+        try:
+            return self._chat._sender.send(
+                user,
+                self._chat._channel_id(channel),
+                text,
+                attachments=attachments,
+                reply_to=reply_to,
+                parent_id=parent_id,
+                key=key,
+                ttl=ttl,
+                wait=wait,
+            )
+        finally:
+            self._chat._parts.users.keep(user)
 
     def list(
         self, channel: str | Channel, *, limit: int | None = 100, since_seq: int | None = None, fresh: bool = False

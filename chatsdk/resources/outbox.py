@@ -32,7 +32,8 @@ class OutboxResource:
         return self.list(state=State.DEAD, limit=limit)
 
     def get(self, id: int | str) -> Receipt:
-        """One message, by its id or key; results stay known for 24 h. Raises NotFound."""
+        """One message, by its id or key; results stay known for 24 h. Raises NotFound, also in a user's view for what
+        is another user's."""
         outbox = self._open()
         row = self._find(outbox, id)
         if row is None:
@@ -63,11 +64,13 @@ class OutboxResource:
         return [self._receipt(row, outbox) for row in outbox.list(selection)]
 
     def _find(self, outbox: Outbox, id: int | str) -> Row | None:
-        if isinstance(id, str) and is_uuid(id):
-            return outbox.get(key=id.lower())
+        row: Row | None = None
         text = str(id)
-        # a number that no table can hold is no row's
-        return outbox.get(id=int(text)) if text.isdecimal() and len(text) < _TOO_LONG else None
+        if isinstance(id, str) and is_uuid(id):
+            row = outbox.get(key=id.lower())
+        elif text.isdecimal() and len(text) < _TOO_LONG:  # a number that no table can hold is no row's
+            row = outbox.get(id=int(text))
+        return row if row is None or self._user in (None, row.request.user) else None
 
     def _ids(self, outbox: Outbox, ids: Iterable[int | str] | None, states: Sequence[State]) -> Sequence[int]:
         if ids is not None:

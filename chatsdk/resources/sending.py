@@ -68,7 +68,7 @@ class Sender:
         put = outbox.accept(self._accept(request), lifetime)
         receipt = self._receipt(put.row, outbox)
         if seconds > 0 and put.row.state is State.QUEUED:
-            if self._settings.background:
+            if outbox.background:
                 if outbox.stuck(put.row.lane, wait=seconds, status=put.lane) is None:
                     # who names a time means it; the default must not make an outage of the chat one of the caller
                     outbox.wait(put.row.id, seconds, until_stuck=wait is None)
