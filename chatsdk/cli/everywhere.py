@@ -45,11 +45,14 @@ def show_all(options: Options, state: State, limit: int, as_json: bool) -> int:
 
 
 def _rows(settings: Settings, directory: Path, state: State, limit: int) -> Sequence[Row]:
+    from ..outbox import store as _  # noqa: F401 - the owner may not be able to read root's installation
     from ..outbox.shared import open_store
     from ..resilience.system_clock import SystemClock
+    from .owner import acting_as_owner
 
-    store = open_store(directory, clock=SystemClock(), lock_timeout=settings.lock_timeout)
-    try:
-        return store.list(Selection(states=(state,), limit=limit))
-    finally:
-        store.close()
+    with acting_as_owner(directory):
+        store = open_store(directory, clock=SystemClock(), lock_timeout=settings.lock_timeout)
+        try:
+            return store.list(Selection(states=(state,), limit=limit))
+        finally:
+            store.close()

@@ -33,7 +33,14 @@ class Options:
     debug: bool = False
 
     def client(self, **more: Any) -> ChatClient:
-        """A client in one-shot mode: no threads, delivery in the calling thread."""
+        """A client in one-shot mode: no threads, delivery in the calling thread. Root goes on as the outbox's owner."""
+        from .owner import become_owner
+
+        chat = self._client(**more)
+        become_owner(chat)
+        return chat
+
+    def _client(self, **more: Any) -> ChatClient:
         from ..client import ChatClient
 
         return ChatClient(**{"background": False, **self.given, **more})
@@ -50,7 +57,7 @@ class Options:
     def registry(self) -> Registry:
         """The plugins, as such a client has them."""
         url = {} if self.settings().url else {"url": ANY_URL}
-        return self.client(**url)._parts.registry
+        return self._client(**url)._parts.registry
 
     def settings(self) -> Settings:
         """The settings in force. Raises SettingsError."""

@@ -6,13 +6,12 @@ Every one goes through the whole pipeline as a single try: for a message of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 from ..core.backend import Backend
 from ..core.clock import Clock
 from ..core.exchange import Request, Response
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.store import Row
 from .verdict import Delivered, Outcome
 
@@ -20,7 +19,7 @@ HEALTH_TIMEOUT = 5.0
 """Seconds for the question whether the server is well (at most the timeout of a try)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Bound(Record):
     """How long somebody waits, in monotonic time: no try starts at `start_by` or later, and none lasts beyond `end`."""
 

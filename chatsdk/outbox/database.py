@@ -22,12 +22,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..core.clock import Clock
 from ..core.errors import StorageError
-from ..core.record import Record
+from ..core.record import Record, record
 from . import files, quarantine, schema, trouble
 
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
@@ -52,7 +51,7 @@ Connect = Callable[[str, bool], Connections]
 """(file name, is it new) -> its connections. Raises Unusable, SettingsError, sqlite3.Error."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Replaced(Record):
     """The file was no outbox, or gone, and a new one was begun. `kept`: where the old one lies now, or ""."""
 

@@ -10,16 +10,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..core.errors import StorageError
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.store import LaneLostError
 
 logger = logging.getLogger("chatsdk.outbox")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class _Debt(Record):
     pay: Callable[[], object]
     then: Callable[[], None]

@@ -10,6 +10,8 @@ Rules.
    holds the *turn*, a second lock, which everybody needs for a moment to get the first one: processes alternate
    (measured with four: the longest wait 39 ms instead of 1,600). A waiter may be stopped as well, so after a while
    nobody insists on the turn.
+5. A lock excludes only those who lock the same file. Somebody may delete it, or put another in its place: who got the
+   lock looks whether the file still has its name, and if not takes the one that has.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from ..core.clock import Clock
 from ..core.errors import SettingsError, StorageError
@@ -38,10 +41,11 @@ PATIENT_POLL = 0.02
 RESERVE = 5 << 20
 """Bytes kept free for draining a full disk: a full write-ahead log (4 MiB), and a little."""
 
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
 _LOCK, _TURN = 0, 1  # bytes of the file
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_never = threading.Event()
 
 
 def require_locks() -> None:
@@ -150,21 +154,61 @@ class FileLock:
         self._path = path
         self._clock = clock
         self._descriptor: int | None = None
+        self._identity: tuple[int, int] | None = None
+        self._works = False  # it was had once
 
     def acquire(self, deadline: float) -> None:
-        """Take the lock. Raises StorageError if it is not free by `deadline` (monotonic); it is tried once at least."""
+        """Take the lock. Raises StorageError if it is not free by `deadline` (monotonic); it is tried once at least.
+        Until it was had once: SettingsError where the file cannot be trusted, or its file system has no locks."""
         try:
-            if self._descriptor is None:
-                self._descriptor = open_private(self._path)
-            got = self._try(self._descriptor) or self._poll(self._descriptor, deadline)
+            got = self._take(deadline)
+            while got and not self._is_in_place():
+                self.close()
+                got = self._take(deadline)
         except OSError as error:
-            raise StorageError(f"cannot lock {self._path}: {error.strerror}") from error
+            self._refuse(error)
+        self._works |= got
         if not got:
             raise StorageError(
                 f"another process holds {self._path}; nothing was written",
                 code="locked",
                 hint="look for a process that is stopped or very busy with this state directory; raise lock_timeout",
             )
+
+    def _take(self, deadline: float) -> bool:
+        descriptor = self._descriptor
+        if descriptor is None:
+            descriptor = self._descriptor = self._open()
+        return self._try(descriptor) or self._poll(descriptor, deadline)
+
+    def _open(self) -> int:
+        try:
+            make_directory(os.path.dirname(self._path))  # it may have gone with the file
+            descriptor = open_private(self._path)
+        except SettingsError as error:
+            if not self._works:
+                raise
+            raise StorageError(error.message, code=error.code, hint=error.hint) from error
+        facts = os.fstat(descriptor)
+        self._identity = facts.st_dev, facts.st_ino
+        return descriptor
+
+    def _is_in_place(self) -> bool:
+        try:
+            facts = os.lstat(self._path)
+        except FileNotFoundError:
+            return False
+        return (facts.st_dev, facts.st_ino) == self._identity
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        text = f"cannot lock {self._path}: {error.strerror}"
+        if error.errno in _NO_LOCKS and not self._works:
+            raise SettingsError(
+                f"{text}; its file system has no locks",
+                code="no_locks",
+                hint="put the state directory on a local disk (CHATSDK_STATE_DIR)",
+            ) from error
+        raise StorageError(text, hint="see the disk's health and the system's log") from error
 
     @staticmethod
     def _try(descriptor: int) -> bool:
@@ -177,13 +221,14 @@ class FileLock:
     def _poll(self, descriptor: int, deadline: float) -> bool:
         started = self._clock.monotonic()
         my_turn = False
+        never = threading.Event()  # not one for all: a forked child would inherit its lock, perhaps held
         try:
             while (now := self._clock.monotonic()) < deadline:
                 patient = now - started >= PATIENT_AFTER
                 my_turn = my_turn or try_lock(descriptor, size=1, start=_TURN)
                 if (my_turn or patient) and try_lock(descriptor, size=1, start=_LOCK):
                     return True
-                self._clock.wait(_never, min(PATIENT_POLL if patient else POLL, deadline - now))
+                self._clock.wait(never, min(PATIENT_POLL if patient else POLL, deadline - now))
             return False
         finally:
             if my_turn:
@@ -192,13 +237,25 @@ class FileLock:
     def release(self) -> None:
         """Give the lock back; harmless if it is not held."""
         if self._descriptor is not None:
-            unlock(self._descriptor)
+            try:
+                unlock(self._descriptor)
+            except OSError:
+                self.close()
 
     def close(self) -> None:
         """Forget the file, and with it the lock (in a forked child: without one, for the parent holds it)."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def free_room(path: str) -> int:
+    """Bytes that this user may still write on the disk of `path`; 0 if that cannot be told."""
+    try:
+        facts = os.statvfs(path)
+    except OSError:
+        return 0
+    return facts.f_bavail * facts.f_frsize
 
 
 class Reserve:

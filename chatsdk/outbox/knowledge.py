@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..core.record import Record, record
 from ..core.store import Lane, LaneStatus
 
 LANES_KEPT = 10_000
@@ -29,8 +30,8 @@ class _Parked:
     failures: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Lane:
+@record(frozen=True, slots=True)
+class _Lane(Record):
     status: LaneStatus
     wakeable: bool
     since: float  # monotonic: when the first of these failures in a row was heard of

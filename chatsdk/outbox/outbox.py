@@ -29,7 +29,7 @@ from ..core.events import Event
 from ..core.exchange import Request, Response
 from ..core.models import FlushReport
 from ..core.store import Entry, Lane, LaneStatus, OutboxStore, Put, Reason, Row, Selection, State, Stats
-from . import report
+from . import forks, report
 from .calls import Bound
 from .process import Process
 from .threads import POLL
@@ -93,7 +93,7 @@ class Outbox:
         poll: float = POLL,
     ) -> None:
         self.store = store
-        self.background = background
+        self._background = background
         self._clock = clock
         self._emit = report.quietly(emit)
         self._lost = lost
@@ -131,6 +131,15 @@ class Outbox:
                 if other != pid:
                     self._processes.pop(other, None)
             return here
+
+    @property
+    def background(self) -> bool:
+        """This process delivers in threads."""
+        return self._background and not forks.is_bare_master()
+
+    @background.setter
+    def background(self, wanted: bool) -> None:
+        self._background = wanted
 
     # ---- in
 

@@ -9,10 +9,12 @@ Rules.
 2. `lockf`, not `flock`: a forked child would go on holding a `flock`.
 3. The file is made when the first lane is claimed, not before: who only sends leaves no trace.
 4. When in doubt (no descriptors left, no permission) an owner lives: its lanes wait, nothing is sent twice.
+5. Whose file was deleted is dead for all others, and so becomes somebody new at the next claim.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -31,19 +33,33 @@ class Owners:
         self._directory = directory
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._inode = 0
         self.me: str | None = None
         """This process's id, once it has one."""
 
     def claim_id(self) -> str:
         """This process's id; its file is made and locked at the first call. Raises SettingsError, StorageError."""
         me = self.me
-        if me is None:
+        if me is None or not self._is_in_place(me):
             with self._lock:
-                me = self.me or self._new_id()
+                me = self.me
+                if me is None or not self._is_in_place(me):
+                    me = self._new_id()
         return me
+
+    def _is_in_place(self, me: str) -> bool:
+        try:
+            return os.lstat(os.path.join(self._directory, me)).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def _new_id(self) -> str:
         make_directory(self._directory)
+        old, self._descriptor, self.me = self._descriptor, None, None
+        if old is not None:
+            os.close(old)
         while True:
             name = f"{os.getpid()}-{secrets.token_hex(8)}"
             try:
@@ -52,12 +68,12 @@ class Owners:
                 continue
             try:
                 # a sweep of another process may have taken the new file for a dead owner's
-                mine = try_lock(descriptor) and os.fstat(descriptor).st_nlink == 1
+                mine = try_lock(descriptor) and (facts := os.fstat(descriptor)).st_nlink == 1
             except OSError as error:
                 os.close(descriptor)
                 raise StorageError(f"cannot lock {name} in {self._directory}: {error.strerror}") from error
             if mine:
-                self._descriptor, self.me = descriptor, name
+                self._descriptor, self._inode, self.me = descriptor, facts.st_ino, name
                 return name
             os.close(descriptor)
 
@@ -71,8 +87,8 @@ class Owners:
             descriptor = os.open(os.path.join(self._directory, owner), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno != errno.ELOOP  # a link: the owner's own file is gone
         try:
             return not try_lock(descriptor, shared=True)  # shared: two that ask at a time must not see each other
         except OSError:

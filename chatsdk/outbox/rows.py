@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import KeyReusedError, OutboxFullError
+from ..core.record import Record, record
 from ..core.store import Lane, LaneLostError, Park, Row, Selection, State
 from . import lanes
 from .group_commit import Source, Transaction
@@ -31,8 +31,8 @@ _IN_LANE = "_id = ? AND user = ? AND channel = ? AND status < 2"
 _STATUS = {State.QUEUED: "status < 2", State.SENT: f"status = {SENT}", State.DEAD: f"status = {DEAD}"}
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+@record(frozen=True, slots=True)
+class Room(Record):
     """How much the outbox may hold: pending rows, bytes of pending and dead rows."""
 
     max_pending: int

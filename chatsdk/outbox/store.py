@@ -15,7 +15,6 @@ import itertools
 import logging
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
@@ -27,6 +26,7 @@ from ..core.clock import Clock
 from ..core.errors import OutboxFullError, SettingsError, StorageError
 from ..core.events import Event, OutboxQuarantined
 from ..core.store import Claim, Entry, Lane, LaneStatus, Park, Put, Row, Selection, Stats
+from ..resilience.process_lock import ProcessLock
 from . import files, forks, lanes, quarantine, rows, schema, trouble
 from .database import Database, leak
 from .group_commit import GroupCommit, Transaction
@@ -238,7 +238,7 @@ class SQLiteStore:
         reserve = self._database.reserve
 
         def work(tx: Transaction) -> tuple[Row, bool, rows.LaneFacts | None]:
-            if not reserve.exists() and not reserve.make() and rows.free_inside(tx) < files.RESERVE:
+            if not reserve.exists() and not reserve.make() and self._free(tx) < files.RESERVE:
                 raise OutboxFullError(
                     "the disk is nearly full; what room is left is kept for messages on their way out",
                     hint=f"free at least {files.RESERVE >> 20} MiB on the disk of {self.directory}",
@@ -252,6 +252,10 @@ class SQLiteStore:
                 raise OutboxFullError(error.message, hint=error.hint) from error
             raise
         return Put(row, created, lanes.as_status(lane, self._owners.is_alive))
+
+    def _free(self, tx: Transaction) -> int:
+        """Room for rows, in the file or beside it. SQLite never gives back what the file has."""
+        return rows.free_inside(tx) + files.free_room(self.directory)
 
     # ---- out
 
@@ -496,18 +500,27 @@ class SQLiteStore:
 
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check()
-        database = self._database
         try:
-            for _ in range(3):
-                with database.mutex:
-                    connection = database.reader()
-                    if connection is not None:
-                        return query(connection)
-                self._commit.run(_nothing)
+            try:
+                return self._query(query)
+            except sqlite3.Error as error:
+                # to open the file takes room for what SQLite keeps beside it
+                if not (trouble.is_full(error) and self._database.reserve.spend()):
+                    raise
+                return self._query(query)
         except sqlite3.Error as error:
-            raise trouble.translated(error, database.path) from error
+            raise trouble.translated(error, self._database.path) from error
         finally:
             self._tell()
+
+    def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        database = self._database
+        for _ in range(3):
+            with database.mutex:
+                connection = database.reader()
+                if connection is not None:
+                    return query(connection)
+            self._commit.run(_nothing)
         raise StorageError(f"{database.path} is exchanged all the time", hint="look who does that")
 
     def _check(self) -> None:
@@ -570,7 +583,7 @@ class SQLiteStore:
             self._pid = os.getpid()
 
 
-_afresh = threading.Lock()
+_afresh = ProcessLock()
 
 
 def _nothing(_: object) -> None:

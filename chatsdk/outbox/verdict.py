@@ -19,7 +19,7 @@ A decision is a value; `worker` carries it out, as one operation of the store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..core.backoff import LANE
@@ -35,7 +35,7 @@ from ..core.errors import (
     TokenUnavailableError,
 )
 from ..core.models import Message
-from ..core.record import Record
+from ..core.record import Record, record
 from ..core.store import Park, Reason, Row
 
 MAX_STRIKES = 20
@@ -57,7 +57,7 @@ SEND = "send"
 # ---- what goes in
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Delivered(Record):
     """The server has the message; this is what it answered."""
 
@@ -68,7 +68,7 @@ Outcome = Delivered | Exception
 """How a try, or a question to the server, ended. Anything but a `ChatError` is a fault of ours or of a plugin."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class Facts(Record):
     """What a decision needs beside the row and the outcome.
 
@@ -96,19 +96,19 @@ class Facts(Record):
 # ---- what comes out
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Try(Record):
     """Send it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Settle(Record):
     """Ask the server whether it has it; `reason`: what it dies of if not, or SEND."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Finish(Record):
     """Delivered. `attempts`: tries to add."""
 
@@ -116,7 +116,7 @@ class Finish(Record):
     attempts: int = 1
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Bury(Record):
     """A dead letter."""
 
@@ -125,7 +125,7 @@ class Bury(Record):
     attempts: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class ParkUser(Record):
     """The lane waits as `park` says; all lanes of its user wait `delay` seconds, in this process."""
 
@@ -133,14 +133,14 @@ class ParkUser(Record):
     delay: float
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class PauseUser(Record):
     """The user's session is lost: its lanes wait, in this process, until somebody brings a new token."""
 
     park: Park
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class ParkAll(Record):
     """The circuit is open: no lane is tried before `park.not_before`."""
 
@@ -209,7 +209,7 @@ def _settle_first(reason: Reason, error: Mapping[str, Any] | None, now: float) -
 # ---- after the question whether the server has it
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@record(frozen=True, slots=True)
 class Send(Record):
     """The server does not have it: send it."""
 
@@ -247,7 +247,7 @@ def _ask_again(reason: str, outcome: Exception, facts: Facts) -> Waiting:
 # ---- how long to wait, and why: the table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@record(frozen=True, slots=True, kw_only=True)
 class _Treatment(Record):
     reason: Reason
     attempts: int = 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -29,6 +29,7 @@ from ..core.clock import Clock, Random
 from ..core.errors import PluginError, StorageError
 from ..core.events import Event
 from ..core.exchange import Request, Response
+from ..core.record import Record, record
 from ..core.store import Claim, Lane, LaneLostError, LaneStatus, OutboxStore, Park, Reason, Row, State
 from . import report
 from .calls import UNBOUND, Bound, Calls
@@ -60,14 +61,17 @@ BATCH = 50
 SHARE = 1.0
 """Seconds after which a turn takes no further row of its lane."""
 
+AGAIN = 0.2
+"""Seconds until a lane is looked at again that another thread has in its hands."""
+
 TRIES_KEPT = 10_000
 """Rows whose last try's end is remembered, at most."""
 
 logger = logging.getLogger("chatsdk.outbox")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+@record(frozen=True, slots=True)
+class Turn(Record):
     """What a turn did (`lane`: whose rows it served, None if none was due) and when the next one is worth while (Unix
     time; None: nothing waits)."""
 
@@ -188,8 +192,9 @@ class Worker:
         user_due = self.users.next_due(monotonic)
         if user_due is not None:
             due = min(inf if due is None else due, now + user_due - monotonic)
-        if self._debts:
-            due = now
+        sweep_due = monotonic - self._swept >= self._sweep_interval
+        if self._debts or (sweep_due and due is not None):
+            due = now  # what waits may wait for nothing: the clock was set back, an owner died
         return None if due is None else max(due, now + self.held)
 
     @property
@@ -246,7 +251,12 @@ class Worker:
         lane, rows, failures = claim.lane, claim.rows, claim.failures
         started, served = self._clock.monotonic(), 0
         with self._lock:
-            self._serving[lane] = None
+            twice = lane in self._serving
+            if not twice:
+                self._serving[lane] = None
+        if twice:
+            self._wait_for_other(claim)
+            return
         try:
             claimed(lane)
             ours = bool(rows)
@@ -272,6 +282,19 @@ class Worker:
         finally:
             with self._lock:
                 self._serving.pop(lane, None)
+
+    def _wait_for_other(self, claim: Claim) -> None:
+        """Another thread is still at this lane: others took us for dead (our owner's file was deleted) and gave it
+        back since. That thread finds it lost; its row may have arrived."""
+        park = Park(not_before=self._clock.time() + AGAIN, reason=Reason.UNCERTAIN.value, uncertain=True)
+        pay = partial(self._store.park, claim.lane, claim.rows[0].id if claim.rows else None, park)
+        try:
+            pay()
+        except LaneLostError:
+            return
+        except Exception as error:
+            self._disk_failed(error)
+            self._debts.add(pay)
 
     def _first_row(self, row: Row, failures: int, bound: Bound, more: int) -> Sequence[Row]:
         """Do what is due for the first row of a lane; returns the next one if the lane is still ours."""

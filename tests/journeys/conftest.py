@@ -13,6 +13,7 @@ import pytest
 
 from chatsdk import ChatClient
 from chatsdk.devserver.process import DevServer
+from tests.journeys.senders import Steady
 
 
 @pytest.fixture(scope="package")
@@ -101,3 +102,19 @@ def environment(server: DevServer, state_dir: Path) -> dict[str, str]:
         "CHATSDK_STATE_DIR": str(state_dir),
         "CHATSDK_DISCOVER": "false",
     }
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Callable[..., Steady]]:
+    """Starts such processes; whatever becomes of them, they end with the test."""
+    made: list[Steady] = []
+
+    def make(name: str, channel: str, setup: str = "") -> Steady:
+        made.append(Steady(environment, name, channel, setup))
+        made[-1].sends(1)
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.process.poll() is None:
+            each.kill()
