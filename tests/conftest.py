@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from chatsdk.devserver.process import DevServer
 
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start: a shell's background job is started with SIGINT ignored, and
+    every process below it would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
