@@ -14,7 +14,8 @@ from persistqueue.serializers import json as json_serializer
 
 from chatsdk.core.store import Selection, State
 from chatsdk.outbox import schema
-from chatsdk.outbox.store import OutboxQueue, SQLiteStore
+from chatsdk.outbox.queue import OutboxQueue
+from chatsdk.outbox.store import SQLiteStore
 from tests.outbox.store_kit import LANE, NOW, balanced, claimed, entry, open_directly
 
 REFUSED: dict[str, Callable[[Any], object]] = {
