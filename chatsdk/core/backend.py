@@ -8,11 +8,14 @@ what no server would take: nothing was sent. They know no token, no URL and no c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .exchange import Call, Request, Response
+from .exchange import Call, Json, Request, Response
 from .models import Attachment, Channel, Health, Member, Message, MessagePage, Presence, SearchPage, User
 from .tokens import Secret, Token
+
+if TYPE_CHECKING:
+    from .realtime_events import MessageReceived, RealtimeEvent
 
 
 class Backend(Protocol):
@@ -103,4 +106,28 @@ class Backend(Protocol):
 
     def refresh_refused(self, body: Any) -> bool:
         """True if a 401 to a refresh says that the session is over (expired, revoked, replayed, wrong type)."""
+        ...
+
+    # realtime
+    def stream(self, channel: str, claims: Mapping[str, Any]) -> str:
+        """The realtime server's name of a channel. `claims`: what the connection's token says. Raises
+        InvalidArgument."""
+        ...
+
+    def user_stream(self, user: str, claims: Mapping[str, Any]) -> str | None:
+        """The name of the stream that tells a user what is not about one channel, or None if there is none."""
+        ...
+
+    def stream_token(self, user: str, stream: str) -> Call[Secret]:
+        """A token to subscribe to a stream with."""
+        ...
+
+    def read_event(
+        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
+    ) -> RealtimeEvent:
+        """The event that a publication stands for; `Unknown` for what nobody knows. Never raises."""
+        ...
+
+    def event_of(self, message: Message, *, user: str, channel: str, at: float = 0.0) -> MessageReceived:
+        """The event of a message that was fetched over HTTP."""
         ...

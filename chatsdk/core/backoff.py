@@ -56,3 +56,18 @@ LANE = Backoff(tries=0, first=0.1, factor=2.0, cap=60.0, low=0.5, high=1.0)
 lane is tried until its rows' time to live ends."""
 
 PRESETS = {"default": DEFAULT, "standard": STANDARD, "patient": PATIENT}
+
+RECONNECT_FAST = Backoff(tries=10, first=0.1, factor=2.0, cap=2.0, low=0.5, high=1.0)
+"""Reconnecting: 100 ms x2, cap 2 s, 10 tries; jitter downwards, so that a lost connection is back within 2 s (the
+seeds ask for that)."""
+
+RECONNECT_PATIENT = Backoff(tries=10, first=1.0, factor=1.5, cap=30.0, low=0.5, high=1.0)
+"""Seed 004: 1 s x1.5, times 0.5-1.0, cap 30 s, 10 tries."""
+
+RECONNECTS = {
+    "forever": (RECONNECT_FAST, RECONNECT_PATIENT.with_tries(0)),
+    "fast": (RECONNECT_FAST,),
+    "patient": (RECONNECT_PATIENT,),
+}
+"""What is gone through when a connection is lost, one after the other; 0 tries: without an end. The settings name them
+(`reconnect = "forever" | "fast" | "patient"`)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import chatsdk_checks as check
 from . import chatsdk_models as read
@@ -18,6 +18,9 @@ from .errors import InvalidArgument, InvalidMessage, InvalidResponseError
 from .exchange import Call, Json, Request, Response
 from .models import Attachment, Channel, Health, Member, Message, MessagePage, Presence, SearchPage, User
 from .tokens import Secret, Token
+
+if TYPE_CHECKING:
+    from .realtime_events import MessageReceived, RealtimeEvent
 
 MAX_MESSAGES = 200
 """Messages in one page (contract, 7)."""
@@ -325,6 +328,45 @@ class ChatSDKBackend:
         said = message.strip().lower() if isinstance(message, str) else ""
         expired = error.get("code") == "REFRESH_TOKEN_EXPIRED"
         return expired or said in _FINAL_REFUSALS or said.startswith("token session ")
+
+    # ---- realtime
+
+    def stream(self, channel: str, claims: Mapping[str, Any]) -> str:
+        """`chat:<app>:<channel>`, or the channel itself where the token names no app: a plain server knows no
+        streams."""
+        where, app = check.uuid(channel, "channel"), claims.get("app_id")
+        return f"chat:{app}:{where}" if isinstance(app, str) and app else where
+
+    def user_stream(self, user: str, claims: Mapping[str, Any]) -> str | None:
+        """`user:<app>:<user>`."""
+        app = claims.get("app_id")
+        return f"user:{app}:{user}" if isinstance(app, str) and app else None
+
+    def stream_token(self, user: str, stream: str) -> Call[Secret]:
+        """A token to subscribe to a stream with (contract, 11.2)."""
+        return _call(
+            "realtime.subscription_token",
+            "POST",
+            "/api/realtime/subscription-token",
+            read.read_stream_token,
+            user,
+            body={"channel": stream},
+            repeatable=True,
+        )
+
+    def read_event(
+        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
+    ) -> RealtimeEvent:
+        """See `chatsdk_events.read_event`."""
+        from .chatsdk_events import read_event  # a process that only sends has no use for it
+
+        return read_event(data, user=user, channel=channel, offset=offset, at=at)
+
+    def event_of(self, message: Message, *, user: str, channel: str, at: float = 0.0) -> MessageReceived:
+        """See `chatsdk_events.event_of`."""
+        from .chatsdk_events import event_of
+
+        return event_of(message, user=user, channel=channel, at=at)
 
 
 T = TypeVar("T")

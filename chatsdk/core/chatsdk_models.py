@@ -379,6 +379,14 @@ def read_token(body: Json, *, now: float) -> Token:
     )
 
 
+def read_stream_token(body: Json) -> Secret:
+    """The token of a subscription. Raises InvalidResponseError."""
+    token = _bearer(_object(body, "token"), "token")
+    if token is None:
+        raise InvalidResponseError("the answer is no token: it has no token")
+    return token
+
+
 def _bearer(body: Object, name: str) -> Secret | None:
     value = _words(body, name)
     return Secret(value) if _BEARER.fullmatch(value) else None  # anything else can't stand in a header

@@ -3,15 +3,50 @@
 Each class carries its seed name (`NAME`, such as "message:queued"), by which `chat.on("message:queued", ...)` finds
 it too. Events tell; they never decide: nobody waits for a handler, and a handler that raises is logged and forgotten.
 An event's `state` is one of the three words of a receipt. Events are per process.
+
+What a realtime connection brings is in `realtime_events`, loaded when it is first asked for (`events.MessageReceived`):
+a process that only sends has no use for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import ChatError
 from .record import Record
+
+if TYPE_CHECKING:
+    from .realtime_events import ChannelCreated as ChannelCreated
+    from .realtime_events import ChannelDeleted as ChannelDeleted
+    from .realtime_events import ChannelUpdated as ChannelUpdated
+    from .realtime_events import Connected as Connected
+    from .realtime_events import ConnectionStateChanged as ConnectionStateChanged
+    from .realtime_events import Disconnected as Disconnected
+    from .realtime_events import Gap as Gap
+    from .realtime_events import ListenerJoined as ListenerJoined
+    from .realtime_events import ListenerLeft as ListenerLeft
+    from .realtime_events import MemberJoined as MemberJoined
+    from .realtime_events import MemberLeft as MemberLeft
+    from .realtime_events import MessageDeleted as MessageDeleted
+    from .realtime_events import MessageReceived as MessageReceived
+    from .realtime_events import MessageUpdated as MessageUpdated
+    from .realtime_events import PollCreated as PollCreated
+    from .realtime_events import PollVoted as PollVoted
+    from .realtime_events import PollVoteRemoved as PollVoteRemoved
+    from .realtime_events import PresenceOffline as PresenceOffline
+    from .realtime_events import PresenceOnline as PresenceOnline
+    from .realtime_events import ReactionAdded as ReactionAdded
+    from .realtime_events import ReactionRemoved as ReactionRemoved
+    from .realtime_events import ReadUpdated as ReadUpdated
+    from .realtime_events import RealtimeEvent as RealtimeEvent
+    from .realtime_events import SubscriptionStateChanged as SubscriptionStateChanged
+    from .realtime_events import ThreadReplied as ThreadReplied
+    from .realtime_events import TypingStarted as TypingStarted
+    from .realtime_events import TypingStopped as TypingStopped
+    from .realtime_events import Unknown as Unknown
+    from .realtime_events import UnreadChanged as UnreadChanged
+    from .realtime_events import WorkspaceChanged as WorkspaceChanged
 
 _BY_NAME: dict[str, type[Event]] = {}
 
@@ -28,6 +63,10 @@ class Event(Record):
         # `slots=True` makes each class twice, and both would be found among the subclasses: the later one counts
         if "NAME" in cls.__dict__:
             _BY_NAME[cls.NAME] = cls
+
+    def timed(self, at: float) -> Event:
+        """The same, with its time."""
+        return replace(self, at=at)
 
     def to_dict(self) -> dict[str, Any]:
         """`{"event": NAME, ...fields}`, JSON-able."""
@@ -162,4 +201,17 @@ _BY_NAME[Event.NAME] = Event
 
 def by_name(name: str) -> type[Event]:
     """The event class of a seed name ("message:sent"). Raises KeyError."""
+    if name not in _BY_NAME:
+        from . import realtime_events  # noqa: F401 - loading it adds its names
     return _BY_NAME[name]
+
+
+if not TYPE_CHECKING:  # a checker would take any name
+
+    def __getattr__(name: str) -> Any:
+        if not name.startswith("_"):
+            from . import realtime_events
+
+            if hasattr(realtime_events, name):
+                return getattr(realtime_events, name)
+        raise AttributeError(f"there is no event {name!r}")

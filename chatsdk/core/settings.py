@@ -131,6 +131,14 @@ class Settings(Record):
     # realtime
     ws_url: str = _row("", values.url("ws", "wss"), "the realtime server", flag="--ws-url")
     realtime: str = _row("centrifugo", values.choice("centrifugo", "json"), "the realtime server's protocol")
+    reconnect: str = _row(
+        "forever", values.choice(*backoff.RECONNECTS), "preset: how soon it connects again, how often"
+    )
+    heartbeat: float = _row(30.0, values.seconds(zero=False), "silence after which a plain connection is probed")
+    heartbeat_timeout: float = _row(10.0, values.seconds(zero=False), "how long an answer to that may take")
+    handlers: int = _row(4, values.integer(1, 32), "threads that run handlers of what is received")
+    quiet_check: float = _row(60.0, values.seconds(), "how often a quiet channel is looked up over HTTP; 0: never")
+    subscription_rate: int = _row(60, values.integer(1), "subscription tokens that the server gives in a minute")
 
     # plugins
     discover: bool = _row(True, values.FLAG, "load installed plugins")

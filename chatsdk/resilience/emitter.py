@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from ..core import events
@@ -61,7 +60,7 @@ class Emitter:
         if not handlers:
             return
         if not event.at:
-            event = replace(event, at=self._clock.time())
+            event = event.timed(self._clock.time())
         for handler in handlers:
             try:
                 handler(event)

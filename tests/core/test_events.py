@@ -8,12 +8,19 @@ import sys
 
 import pytest
 
-from chatsdk.core import events
+from chatsdk.core import events, realtime_events
 from chatsdk.core.errors import NotFound
 from chatsdk.core.events import Event
 from chatsdk.core.models import Message
 
-CLASSES = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event)]
+CLASSES = list(
+    dict.fromkeys(
+        each
+        for module in (events, realtime_events)
+        for name, each in vars(module).items()
+        if isinstance(each, type) and issubclass(each, Event) and not name.startswith("_")
+    )
+)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
