@@ -39,6 +39,7 @@ _LATER = (
     "concurrent.futures",
     "email.utils",
     "requests",
+    *(("inotify_simple",) if sys.platform.startswith("linux") else ()),
 )
 _CODECS = ("ascii", "idna", "latin-1", "utf-16-le", "utf-8-sig")
 """What is otherwise imported at its first use."""

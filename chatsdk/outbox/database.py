@@ -14,6 +14,9 @@ Rules.
 4. Where no hook runs (uWSGI forks without), the child leaves the inherited connections alone for ever, and takes by
    hand the two locks that SQLite takes to be there. Where even that cannot be right (a fork in the middle of a
    transaction, or a parent that closed since), it refuses.
+5. SQLite syncs the write-ahead log when it copies it into the file and when it begins it anew, so the file is whole
+   whatever happens; that a commit survives a power cut is `sync`'s business. Of the log we may have a descriptor of our
+   own: SQLite keeps no locks on it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ _SHM_IN_USE = 128
 """Bytes that SQLite locks: os_unix.c, SHARED_FIRST and SHARED_SIZE of the file, UNIX_SHM_DMS of -shm."""
 
 _AFTER_THE_FORK = "create the client after the fork (uWSGI: lazy-apps = true)"
+
+SYNCS_LOG = hasattr(os, "fdatasync")
+"""`sync` does it; else (macOS) SQLite does, in each COMMIT."""
 
 _Identity = tuple[int, int]
 
@@ -73,6 +79,7 @@ class Database:
         self._connect = connect
         self._clock = clock
         self._open_file: Connections | None = None
+        self._log: _Log | None = None
         self._identity: _Identity | None = None
         self._shm: _Identity | None = None
         self._ancestral: tuple[_Identity | None, _Identity | None] | None = None
@@ -105,6 +112,20 @@ class Database:
             self._close()
             if not quarantine.is_sound(self.path):
                 self._make(str(error))
+
+    def sync(self) -> None:
+        """All that was committed is on disk when this returns. Call after a transaction, before the next one begins.
+        Raises StorageError, "unsynced"."""
+        log = self._log
+        try:
+            if log is not None:
+                os.fdatasync(log.descriptor)
+        except OSError as error:
+            raise StorageError(
+                f"the disk of {self.path} failed: {error.strerror}; what was being written may be lost, or not",
+                code="unsynced",
+                hint="see the disk's health; the same message with the same key can be sent again without harm",
+            ) from error
 
     def discard(self) -> None:
         """Close the connections."""
@@ -156,6 +177,11 @@ class Database:
         if self._ancestral is not None and self._ancestral[0] == found and not self._locked_by_hand:
             self._take_locks_by_hand()
         opened = self._connect(schema.FILE, False)
+        try:
+            self._log = _Log(f"{self.path}-wal") if SYNCS_LOG else None
+        except OSError as error:
+            opened.close()
+            raise StorageError(f"cannot open {self.path}-wal: {error.strerror}") from error
         if _identity(self.path) != found:
             opened.close()
             return self._open()
@@ -202,6 +228,7 @@ class Database:
 
     def _close(self) -> None:
         opened, self._open_file = self._open_file, None
+        self._log = None
         if opened is not None:
             opened.close()
 
@@ -222,6 +249,7 @@ class Database:
     def after_fork_in_child(self, *, in_transaction: bool) -> None:
         """Everything is the parent's. `in_transaction`: it was in the middle of writing."""
         opened, self._open_file = self._open_file, None
+        self._log = None
         reading = self.mutex.locked()
         self.mutex = threading.Lock()
         self.news = []
@@ -248,6 +276,18 @@ class Database:
                 self.refusal = "this process was forked from one that closed the outbox since"
                 self.check()
         self._locked_by_hand = True
+
+
+class _Log:
+    """A descriptor of the write-ahead log, closed when nobody has it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self.descriptor >= 0:
+            close(self.descriptor)
 
 
 def _sync(path: str) -> None:

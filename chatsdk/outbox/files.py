@@ -31,8 +31,10 @@ from ..core.errors import SettingsError, StorageError
 if sys.platform != "win32":
     import fcntl
 
-POLL = 0.0005
-"""Seconds between two looks at a lock that is taken: a commit takes about as long."""
+POLL = 0.00003
+TURN_POLL = 0.001
+"""Seconds between two looks at a lock that is taken: of the one whose turn it is, for the lock is held for a tenth of a
+millisecond; and of all others (measured with 4 and 16 processes on two cores: with 0.5 ms for all, half the puts)."""
 
 PATIENT_AFTER = 0.1
 PATIENT_POLL = 0.02
@@ -156,10 +158,12 @@ class FileLock:
         self._descriptor: int | None = None
         self._identity: tuple[int, int] | None = None
         self._works = False  # it was had once
+        self._held = False  # it may be
 
     def acquire(self, deadline: float) -> None:
         """Take the lock. Raises StorageError if it is not free by `deadline` (monotonic); it is tried once at least.
         Until it was had once: SettingsError where the file cannot be trusted, or its file system has no locks."""
+        self._held = True  # before it is: an interruption may come between any two lines
         try:
             got = self._take(deadline)
             while got and not self._is_in_place():
@@ -228,7 +232,8 @@ class FileLock:
                 my_turn = my_turn or try_lock(descriptor, size=1, start=_TURN)
                 if (my_turn or patient) and try_lock(descriptor, size=1, start=_LOCK):
                     return True
-                self._clock.wait(never, min(PATIENT_POLL if patient else POLL, deadline - now))
+                pause = PATIENT_POLL if patient else POLL if my_turn else TURN_POLL
+                self._clock.wait(never, min(pause, deadline - now))
             return False
         finally:
             if my_turn:
@@ -236,9 +241,10 @@ class FileLock:
 
     def release(self) -> None:
         """Give the lock back; harmless if it is not held."""
-        if self._descriptor is not None:
+        if self._held and self._descriptor is not None:
             try:
                 unlock(self._descriptor)
+                self._held = False
             except OSError:
                 self.close()
 

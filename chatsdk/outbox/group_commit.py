@@ -5,8 +5,14 @@ file lock, then everything that waits by then, runs it in one transaction, commi
 one that waits, and goes. There is no thread of our own: alone, an operation costs what it costs; in company, a batch.
 A leader that stayed until nobody waits would be starved of its own result, so it leads one batch only.
 
+The fsync, which takes longer than all the rest, is done after the file lock was given back, so other processes write
+meanwhile. What others see of us before it is on disk does no harm: their own fsync comes before anything that they do
+because of it, and an fsync of the log covers all that was committed before it, no matter by whom. For the same reason
+every transaction is followed by one, also if it changed nothing: it may have seen what is not on disk yet.
+
 Rules.
-1. What `run` says is true: it returned, so it is on disk; it raised an Exception, so nothing happened.
+1. What `run` says is true: it returned, so it is on disk; it raised an Exception, so nothing happened. (But for a disk
+   that takes what is written and fails the fsync: StorageError "unsynced"; what became of it is not known.)
 2. An operation that fails without having changed anything fails alone. One that fails later takes the batch back,
    which is then run again with a savepoint for each operation: neighbours do not fail with it, and savepoints cost
    nothing while all goes well.
@@ -111,11 +117,16 @@ class Database(Protocol):
         """Close the connection: it cannot even roll back."""
         ...
 
+    def sync(self) -> None:
+        """See to it that all that was committed is on disk. Called without the file lock. Raises StorageError."""
+        ...
+
 
 # How far a batch is. Plain numbers: reading a member of an Enum is a call, and a call is where a signal may come in.
 _IDLE = 0  # nothing of it is on disk
 _COMMITTING = 1  # COMMIT was called: `in_transaction` says whether it went through
-_DECIDED = 2  # every operation of it has its result or its error
+_COMMITTED = 2  # everybody sees it; it may not be on disk yet
+_DECIDED = 3  # every operation of it has its result or its error
 
 
 class _Op:
@@ -254,11 +265,13 @@ class GroupCommit:
                 gate.release()
 
     def _clean_up(self) -> None:
-        """Whatever the leader left: an open transaction, the lock."""
+        """Whatever the leader left: an open transaction, the lock, an fsync."""
         connection = self._connection
         if connection is not None and not self._abort(connection) and self._stage == _COMMITTING:
-            self._stage = _DECIDED
+            self._stage = _COMMITTED
         self._lock.release()
+        if self._stage == _COMMITTED:
+            self._sync()
 
     def _abort(self, connection: sqlite3.Connection) -> bool:
         """Roll back what is open; True if something was."""
@@ -314,6 +327,17 @@ class GroupCommit:
         except sqlite3.Error:
             self._stage = _IDLE
             raise
+        self._stage = _COMMITTED
+        self._lock.release()
+        self._sync()
+
+    def _sync(self) -> None:
+        """From committed to decided."""
+        try:
+            self._database.sync()
+        except Exception as error:
+            for each in self._batch:
+                each.error = each.error or _own(error)
         self._stage = _DECIDED
 
     @staticmethod

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 from math import inf
 
@@ -34,10 +35,17 @@ from .calls import Bound
 from .process import Process
 from .threads import POLL
 from .verdict import MAX_STRIKES
+from .wake import WakeFile
 from .worker import Worker
 
+SOON = 0.05
+"""Seconds until a waiter reckons with delivery by another process."""
+
 LOOK = 0.25
-"""Seconds until a waiter asks the disk for the first time what another process did; it doubles, up to POLL."""
+"""Seconds until a waiter asks the disk again what another process did and did not say; it doubles, up to POLL."""
+
+CHECK = 5.0
+"""Seconds between two looks of `run_forever` whether there are threads; an idle process should sleep."""
 
 PATIENCE = 2.0
 """Seconds for which every try of a lane must have failed until `send` does not wait for it: less may be an accident, or
@@ -101,6 +109,7 @@ class Outbox:
         self._ttl = ttl
         self._poll = poll
         self._workers = workers
+        self._wake_file: WakeFile = getattr(store, "wake_file", None) or WakeFile(None)
         self._closed = False
         self._make_worker = partial(
             Worker,
@@ -125,7 +134,7 @@ class Outbox:
             return self._processes[pid]
         except KeyError:
             # setdefault is atomic; a lock might have been held by another thread when the parent forked
-            new = Process(self._make_worker, self._clock, limit=self._workers, poll=self._poll)
+            new = Process(self._make_worker, self._clock, self._wake_file, limit=self._workers, poll=self._poll)
             here = self._processes.setdefault(pid, new)
             for other in list(self._processes):
                 if other != pid:
@@ -173,8 +182,9 @@ class Outbox:
             if known is None:
                 return None
             id = known.id
-        with here.waiters.wait_for(id) as waiter:
-            row, pause = self._read(id), LOOK
+        with ExitStack() as stack:
+            waiter = stack.enter_context(here.waiters.wait_for(id))
+            row, pause, told = self._read(id), SOON, False
             while row is not None and row.state is State.QUEUED and waiter.row is None:
                 waiter.lane = row.lane
                 left = end - self._clock.monotonic()
@@ -182,9 +192,13 @@ class Outbox:
                     break
                 if self._clock.wait(waiter.event, min(pause, left)):
                     waiter.event.clear()
-                    continue
-                pause = min(pause * 2, max(LOOK, self._poll))
-                row = self._read(id, row)
+                else:
+                    pause = LOOK if pause == SOON else min(pause * 2, max(LOOK, self._poll))
+                if waiter.row is None:
+                    if not told and min(pause, left) > SOON and not here.delivers(row.lane):
+                        stack.enter_context(here.waiting())  # before the look at the row
+                        told = True
+                    row = self._read(id, row)
             return waiter.row or row
 
     def stuck(self, lane: Lane, *, wait: float, status: LaneStatus | None = None) -> Reason | None:
@@ -286,10 +300,11 @@ class Outbox:
 
     def run_forever(self, stop: Waitable) -> None:
         """Deliver in threads until `stop` is set or the outbox is closed."""
+        self._here.listen()
         while not self._closed:
             if not self._here.threads.alive:  # not yet, or the system had none left
                 self.start()
-            if self._clock.wait(stop, POLL):
+            if self._clock.wait(stop, CHECK if self._here.threads.alive else POLL):
                 return
 
     # ---- starting and waking
@@ -305,6 +320,10 @@ class Outbox:
         here.waiters.look()
         if self.background or here.threads.alive:
             here.threads.notify_all()
+
+    def leave_to_others(self) -> None:
+        """This process does not deliver what it accepted: have one do it that does, if there is any."""
+        self._wake_file.work()
 
     def wake(self, *, user: str | None = None, lane: Lane | None = None) -> int:
         """Try at once what is parked, but for what the server asked to wait for (Retry-After). `user`: has a new token,
@@ -341,6 +360,8 @@ class Outbox:
         """Send dead letters again: they go to their lanes' ends, with their keys, and are looked for at the server
         first. Returns how many. Raises StorageError."""
         count = self.store.retry(ids, self._clock.time(), self._ttl)
+        if count:
+            self._wake_file.work()
         if count and self.background and not self._closed:
             self._here.threads.notify_all()
         return count
@@ -350,6 +371,8 @@ class Outbox:
         StorageError."""
         count = self.store.discard(ids, self._clock.time())
         self._here.waiters.look()
+        if count:
+            self._wake_file.result()
         return count
 
     # ---- the end

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic  # threads wait in real time, whatever clock is injected
 
 from ..core.clock import Clock
 from ..core.store import Lane, Row, State
+from . import forks
 from .calls import UNBOUND, Bound
 from .threads import Threads
 from .waiters import Waiters
+from .wake import WakeFile
 from .worker import Worker
 
 
 class Process:
-    """Delivery in this process. `make_worker(on_fate=, on_wait=)` makes its worker."""
+    """Delivery in this process. `make_worker(on_fate=, on_wait=)` makes its worker; `wake_file`: how it and others wake
+    each other."""
 
-    def __init__(self, make_worker: Callable[..., Worker], clock: Clock, *, limit: int, poll: float) -> None:
+    def __init__(
+        self, make_worker: Callable[..., Worker], clock: Clock, wake_file: WakeFile, *, limit: int, poll: float
+    ) -> None:
         self._clock = clock
+        self._wake_file = wake_file
         self._moved = threading.Condition()
         self._by_threads: set[Lane] = set()
         self.closing = threading.Event()
         self.waiters = Waiters()
         self.sent = self.dead = 0
         self.worker = make_worker(on_fate=self._on_fate, on_wait=self._on_wait)
-        self.threads = Threads(self._turn, self._delay, limit=limit, poll=poll)
+        self.threads = Threads(self._turn, self._delay, limit=limit, poll=poll, idle=self.listen)
 
     # ---- delivering
 
@@ -38,13 +45,27 @@ class Process:
 
     def put(self, lane: Lane) -> None:
         """Something was put into a lane: have a thread look, unless one is at it, which will see it anyway."""
-        if lane not in self._by_threads:
+        if not self.delivers(lane):
             self.threads.notify()
+
+    def delivers(self, lane: Lane) -> bool:
+        """A thread of ours is at this lane."""
+        return lane in self._by_threads
 
     def wait_for_move(self, seconds: float) -> None:
         """Until a row met its fate, a lane was parked or left, or `seconds` passed."""
         with self._moved:
             self._moved.wait(seconds)
+
+    def listen(self) -> None:
+        """Have the threads look when another process put something. A short process never comes to that: the threads
+        call it once they had nothing to do for a while."""
+        if not self.closing.is_set() and not forks.is_bare_master():
+            self._wake_file.listen(self.threads.notify_all)
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """While inside, those who wait here look when another process has delivered something."""
+        return nullcontext() if forks.is_bare_master() else self._wake_file.waiting(self.waiters.look)
 
     def close(self, timeout: float) -> bool:
         """See `Outbox.close`."""
@@ -53,6 +74,7 @@ class Process:
         self.worker.stop()
         self.waiters.look()
         self.threads.stop(timeout)
+        self._wake_file.leave(self.threads.notify_all, max(0.0, end - monotonic()))  # now nobody comes back to listen
         with self._moved:
             idle = self._moved.wait_for(lambda: not self.worker.busy, max(0.0, end - monotonic()))
         self.worker.abandon()
@@ -91,6 +113,7 @@ class Process:
                 self.dead += 1
             self._moved.notify_all()
         self.waiters.ended(row)
+        self._wake_file.result()
 
     def _on_wait(self, lane: Lane) -> None:
         self.waiters.look(lane)

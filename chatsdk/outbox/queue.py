@@ -18,7 +18,7 @@ from persistqueue.serializers import json as json_serializer
 
 from ..core.errors import SettingsError
 from . import quarantine, schema
-from .database import leak
+from .database import SYNCS_LOG, leak
 
 WAL_KEPT = 16 << 20
 """Bytes that the write-ahead log keeps on disk after a burst."""
@@ -77,7 +77,8 @@ class OutboxQueue(SQLiteAckQueue):
                     hint="put the state directory on a local disk (CHATSDK_STATE_DIR)",
                 )
             if not self._new:
-                connection.execute("PRAGMA synchronous = FULL")
+                # FULL would sync the log inside of COMMIT, while all other processes wait for the file lock
+                connection.execute(f"PRAGMA synchronous = {'NORMAL' if SYNCS_LOG else 'FULL'}")
             for pragma in ("fullfsync = ON", f"journal_size_limit = {WAL_KEPT}"):
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:

@@ -24,6 +24,7 @@ from .database import Database
 from .group_commit import GroupCommit, Transaction
 from .owners import Owners
 from .queue import OutboxQueue
+from .wake import WakeFile
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class SQLiteStore:
             )
         self.directory = os.path.realpath(os.path.dirname(os.path.abspath(directory)))
         self.directory = os.path.join(self.directory, os.path.basename(os.path.abspath(directory)))
+        self.wake_file = WakeFile(self.directory)
         self.listeners: list[Callable[[Event], None]] = [] if emit is None else [emit]
         self._clock = clock
         self._lock_timeout = lock_timeout
@@ -170,10 +172,10 @@ class SQLiteStore:
 
         try:
             found = self._write(work)
-        except Exception:
-            raise
-        except BaseException:
-            self._orphans.append((number, claimed))  # Ctrl-C: what it got, if anything, the next claim gives back
+        except BaseException as error:
+            if claimed or not isinstance(error, Exception):
+                # Ctrl-C, or a disk that failed at the end: what it got, if anything, the next claim gives back
+                self._orphans.append((number, claimed))
             raise
         self._orphans = [each for each in self._orphans if each not in orphans]
         self._parked_first = not self._parked_first  # neither kind starves the other
@@ -344,6 +346,7 @@ class SQLiteStore:
             with contextlib.suppress(StorageError, SettingsError):  # others see that we are gone
                 self._write(lambda tx: lanes.free(tx, me))
         self._closed = True
+        self.wake_file.close()
         forks.leave(self)
         if self._pid != os.getpid():
             return
@@ -453,6 +456,7 @@ class SQLiteStore:
             self._database.after_fork_in_child(in_transaction=busy)
             self._file_lock.close()
             self._owners.forget()
+            self.wake_file.forget()
             self._orphans = []
             self._commit = self._new_commit()
             self._pid = os.getpid()

@@ -29,12 +29,17 @@ POLL = 1.0
 logger = logging.getLogger("chatsdk.outbox")
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Threads:
     """Up to `limit` threads that call `serve` while it finds work.
 
     serve   serve one lane; False if none was due
     delay   seconds until `serve` is worth while again, None: nothing waits
     poll    how long to wait at most, even so
+    idle    called when the watcher waited that long in vain
     """
 
     def __init__(
@@ -45,12 +50,14 @@ class Threads:
         limit: int = 8,
         poll: float = POLL,
         linger: float = LINGER,
+        idle: Callable[[], None] = _nothing,
     ) -> None:
         self._serve = serve
         self._delay = delay
         self._limit = limit
         self._poll = poll
         self._linger = linger
+        self._idle = idle
         self._lock = threading.Lock()
         self._to_watcher = threading.Condition(self._lock)
         self._to_spare = threading.Condition(self._lock)
@@ -186,6 +193,8 @@ class Threads:
                     self._to_watcher.wait(self._poll if delay is None else min(delay, self._poll))
                     if self._closing.is_set() or news != self._news:
                         return
+                if delay is None or delay >= self._poll:
+                    self._idle()
         finally:
             with self._lock:
                 self._watching = False

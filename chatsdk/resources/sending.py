@@ -74,6 +74,8 @@ class Sender:
                     outbox.wait(put.row.id, seconds, until_stuck=wait is None)
             else:
                 outbox.deliver_inline(put.row.id, seconds)
+        elif not outbox.background:
+            outbox.leave_to_others()
         return receipt.raise_if_dead()
 
     def _key(self, key: Any, user: str, channel: str) -> str:

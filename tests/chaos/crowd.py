@@ -27,6 +27,10 @@ MOST_PENDING = 1000
 """Every so many messages a thread looks how many wait, and sends no more than these ahead of the server."""
 
 
+WRITE_BEHIND_S = 0.02
+"""Seconds by which the mutant that acknowledges too early is late: a commit is too quick to be hit by every kill."""
+
+
 def crowd(job: dict[str, Any]) -> None:
     """Threads send to all channels until there is a file `stop`. `control`: which mutant to be, or ""."""
     control = job["control"]
@@ -56,6 +60,7 @@ def _send(chat: ChatClient, notes: Notebook, job: dict[str, Any], sender: int, s
         notes.begun(name)
         if job["control"] == "early_acknowledgement":
             notes.accepted(name, key)
+            threading.Event().wait(WRITE_BEHIND_S)
         try:
             receipt = chat.send(name.channel, name.text, key=key, wait=wait)
             if n % LOOK_EVERY == 0:

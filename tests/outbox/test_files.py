@@ -142,8 +142,9 @@ def test_the_lock_is_taken_within_the_time(tmp_path: Path) -> None:
     lock.close()
 
 
-def test_polling_is_brisk_then_patient() -> None:
-    """Every 0.5 ms for 100 ms, then every 20 ms."""
+@pytest.mark.parametrize(("my_turn", "brisk"), [(False, files.TURN_POLL), (True, files.POLL)])
+def test_polling_is_brisk_then_patient(my_turn: bool, brisk: float, tmp_path: Path) -> None:
+    """Every 1 ms, or every 30 us for who is next, for 100 ms; then every 20 ms."""
     asked: list[float] = []
 
     class Clock:
@@ -160,18 +161,20 @@ def test_polling_is_brisk_then_patient() -> None:
             self.now += timeout
             return False
 
-    lock = FileLock("unused", Clock())
-    lock._descriptor = -1
+    lock = FileLock(str(tmp_path / "lock"), Clock())
+    lock._descriptor = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     refuse = pytest.MonkeyPatch()
-    refuse.setattr(files, "try_lock", lambda descriptor, **_: False)
+    refuse.setattr(files, "try_lock", lambda descriptor, *, size, start=0: my_turn and start == 1)
     try:
         with pytest.raises(StorageError):
             lock.acquire(1.0)
     finally:
         refuse.undo()
-    assert len(asked) < 200 + 50
-    assert set(asked[:199]) == {0.0005}
-    assert set(asked[205:-1]) == {0.02}
+        lock.close()
+    patient = round(files.PATIENT_AFTER / brisk)
+    assert set(asked[: patient - 1]) == {brisk}
+    assert set(asked[patient + 2 : -1]) == {0.02}
+    assert len(asked) < patient + 50
 
 
 def test_processes_alternate(tmp_path: Path) -> None:

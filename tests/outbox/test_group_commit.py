@@ -34,6 +34,7 @@ class File:
         self.path = path
         self.failures: list[sqlite3.Error] = []
         self.opened: sqlite3.Connection | None = None
+        self.synced: list[str] = []
         connection = self.writer()
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS item(name TEXT UNIQUE)")
@@ -52,6 +53,9 @@ class File:
         if self.opened is not None:
             self.opened.close()
         self.opened = None
+
+    def sync(self) -> None:
+        self.synced = self.names()
 
     def names(self) -> list[str]:
         """What is committed, as another connection sees it."""
@@ -102,12 +106,20 @@ def insert(name: str) -> Callable[[Transaction], str]:
     return work
 
 
+def not_synced(commit: GroupCommit, name: str) -> list[str]:
+    """The name, if it was told before it was on disk."""
+    file = commit._database
+    assert isinstance(file, File)
+    return [] if name in file.synced else [name]
+
+
 class Company:
     """Threads that run operations, and wait in the queue of a batch that is held back."""
 
     def __init__(self, commit: GroupCommit) -> None:
         self.commit = commit
         self.outcomes: dict[str, Any] = {}
+        self.too_early: list[str] = []
         self._threads: list[threading.Thread] = []
 
     def start(self, name: str, work: Callable[[Transaction], Any]) -> None:
@@ -118,6 +130,8 @@ class Company:
                 self.outcomes[name] = self.commit.run(work)
             except BaseException as error:
                 self.outcomes[name] = error
+            else:
+                self.too_early += not_synced(self.commit, name)
 
         thread = threading.Thread(target=run, daemon=True)
         self._threads.append(thread)
@@ -255,6 +269,53 @@ def test_a_commit_that_fails_is_everybodys_failure(
     assert len(file.failures) == 1
     assert commit.run(insert("c")) == "c"
     assert file.names() == ["c"]
+
+
+def test_the_lock_is_given_back_before_the_disk_is_waited_for(
+    file: File, lock: FileLock, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed, unlocked, synced, and only then told; also what changed nothing, for it may have seen what others
+    have not synced yet."""
+    order: list[str] = []
+    file.writer().set_trace_callback(order.append)
+    release, sync = lock.release, file.sync
+
+    def release_and_say() -> None:
+        order.append("release")
+        release()
+
+    def sync_and_say() -> None:
+        order.append("sync")
+        sync()
+
+    monkeypatch.setattr(lock, "release", release_and_say)
+    monkeypatch.setattr(file, "sync", sync_and_say)
+    for work in (insert("a"), lambda tx: None):
+        order.clear()
+        commit.run(work)
+        assert order[order.index("COMMIT") + 1 :][:2] == ["release", "sync"]
+        assert order.count("sync") == 1
+
+
+def test_a_sync_that_fails_is_everybodys_failure(
+    file: File, commit: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that it is on disk; who was refused keeps its own error; the queue goes on."""
+
+    def fail() -> None:
+        raise StorageError("the disk failed", code="unsynced")
+
+    def refuse(tx: Transaction) -> None:
+        raise KeyReusedError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "sync", fail)
+        outcomes = together(commit, {"a": insert("a"), "no": refuse, "b": insert("b")})
+    assert [getattr(error, "code", None) for error in (outcomes["a"], outcomes["b"])] == ["unsynced"] * 2
+    assert outcomes["a"] is not outcomes["b"]
+    assert isinstance(outcomes["no"], KeyReusedError)
+    assert file.failures == []
+    assert commit.run(insert("c")) == "c"
 
 
 def test_sqlite_rolls_back_by_itself(file: File, commit: GroupCommit) -> None:
@@ -401,6 +462,7 @@ class Gathering(FileLock):
 def check_after(file: File, commit: GroupCommit, company: Company, mine: object, where: int) -> None:
     """Nobody is frozen, what was said is true, and the next operation works."""
     company.join()
+    assert company.too_early == [], where
     assert commit.run(insert("next")) == "next", where
     names = file.names()
     for name, outcome in company.outcomes.items():
@@ -434,7 +496,9 @@ def run_mine(commit: GroupCommit, interrupting: Interrupting) -> object:
     """Run an operation under interruption."""
     try:
         with interrupting:
-            return commit.run(insert("mine"))
+            mine = commit.run(insert("mine"))
+        assert not_synced(commit, mine) == []
+        return mine
     except KeyboardInterrupt:
         return KeyboardInterrupt
 
