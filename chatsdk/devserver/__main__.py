@@ -24,6 +24,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep-alive", type=float, default=defaults.keep_alive, help="seconds of an idle connection")
     parser.add_argument("--rate-limits", action="store_true", help="the real server's limits, with 429")
     parser.add_argument("--allow-remote", action="store_true", help="permit a host that other machines can reach")
+    parser.add_argument("--ping-interval", type=float, default=defaults.ping_interval, help="seconds between pings")
+    parser.add_argument("--pong-timeout", type=float, default=defaults.pong_timeout, help="seconds until a pong is due")
+    parser.add_argument(
+        "--expired-close-delay",
+        type=float,
+        default=defaults.expired_close_delay,
+        help="seconds after a websocket token's end",
+    )
+    parser.add_argument(
+        "--expired-unsubscribe-delay",
+        type=float,
+        default=defaults.expired_unsubscribe_delay,
+        help="seconds after a subscription token's end",
+    )
+    parser.add_argument("--history-size", type=int, default=defaults.history_size, help="publications kept of a stream")
+    parser.add_argument("--no-recovery", action="store_true", help="chat streams without recovery")
     parser.add_argument("--ready-file", help="write what --json prints to this file once the server answers")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of text")
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input ends")

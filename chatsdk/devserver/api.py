@@ -21,7 +21,7 @@ from chatsdk.devserver import gate, tokens
 from chatsdk.devserver.answers import INTERNAL_ERROR, NOT_FOUND, Answer, ApiError
 from chatsdk.devserver.delivery import Wire, deliver, json_bytes
 from chatsdk.devserver.faults import HARMLESS, Facts, Verdict
-from chatsdk.devserver.handlers import auth, channels, control, messages, people
+from chatsdk.devserver.handlers import auth, centrifugo_api, channels, control, messages, people, realtime
 from chatsdk.devserver.ids import canonical_uuid
 from chatsdk.devserver.routes import Operation, RouteTable
 from chatsdk.devserver.settings import is_loopback
@@ -34,7 +34,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *channels.OPERATIONS,
     *auth.OPERATIONS,
     *people.OPERATIONS,
+    *realtime.OPERATIONS,
     *control.OPERATIONS,
+    *centrifugo_api.OPERATIONS,
 )
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of a request's body. The original has no limit (15.39); this one only protects the machine."""
@@ -150,11 +152,15 @@ class HttpApi:
         return user if isinstance(user, str) else None
 
     def _process(self, call: Call) -> Answer:
+        hub = self.world.hub
         try:
             answer = self._handle(call)
+            hub.flush()
         except ApiError as error:
+            hub.discard()
             answer = error.answer
         except Exception:
+            hub.discard()
             logger.exception("%s failed", call.operation.name)
             answer = INTERNAL_ERROR
         if call.operation.sends and not call.attempt_recorded:

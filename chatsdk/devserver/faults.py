@@ -7,6 +7,9 @@ Rules:
   seed and the same requests give the same faults.
 * A fault either keeps the request from being processed, or processes it and spoils the answer. Each kind has its
   custom; `processed` (true or false) in a rule changes it for the kinds that answer something.
+* The realtime side has kinds of its own, each asked at its moment: `upgrade` (a WebSocket handshake), `standing` (as
+  long as the rule stands), `event` (an event of the API on its way to a stream), `publication` (one on its way to the
+  clients). Those of the moment `now` act when they are added and are no rule afterwards. `every` n: each n-th that fits.
 """
 
 from __future__ import annotations
@@ -36,10 +39,50 @@ KINDS: dict[str, tuple[bool, bool, frozenset[str]]] = {
     "expire_tokens": (False, False, frozenset()),
     "refuse": (False, False, frozenset()),
 }
-_MATCHING = frozenset(
-    {"kind", "operation", "user", "channel", "text_contains", "probability", "seed", "times", "for_s"}
+_DELAY = frozenset({"ms", "jitter_ms"})
+# kind -> (moment, the kind's own arguments)
+REALTIME_KINDS: dict[str, tuple[str, frozenset[str]]] = {
+    "ws_refuse": ("upgrade", frozenset({"status", "retry_after", "body"})),
+    "ws_silent": ("upgrade", frozenset()),
+    "ws_slow": ("standing", frozenset({"bytes_per_s", "ms"})),
+    "ws_no_pong": ("standing", frozenset()),
+    "ws_cut": ("now", frozenset({"how", "code", "reason"})),
+    "ws_half_open": ("now", frozenset()),
+    "ws_garbage": ("now", frozenset({"text", "hex"})),
+    "ws_oversized": ("now", frozenset({"size"})),
+    "epoch_reset": ("now", frozenset({"tell", "channel"})),
+    **{
+        f"{where}_{what}": (moment, arguments)
+        for where, moment in (("event", "event"), ("pub", "publication"))
+        for what, arguments in (
+            ("drop", frozenset[str]()),
+            ("duplicate", frozenset({"copies"})),
+            ("reorder", frozenset({"window"})),
+            ("delay", _DELAY),
+        )
+    },
+}
+_DICE = frozenset({"kind", "probability", "seed", "times", "for_s", "every"})
+_MATCHING = _DICE | {"operation", "user", "channel", "text_contains"}
+_MATCHING_AT = {
+    "upgrade": _DICE | {"operation", "user"},
+    "standing": _DICE | {"user"},
+    "now": frozenset({"kind", "user"}),
+    "event": _DICE | {"operation", "channel", "text_contains"},
+    "publication": _MATCHING,
+}
+_NUMBERS = frozenset(
+    {"ms", "jitter_ms", "hold_s", "keep", "interval_s", "size", "status", "probability", "for_s", "bytes_per_s", "code"}
 )
-_NUMBERS = frozenset({"ms", "jitter_ms", "hold_s", "keep", "interval_s", "size", "status", "probability", "for_s"})
+_NEEDED = (
+    ("latency", "ms"),
+    ("status", "status"),
+    ("refuse", "for_s"),
+    ("event_delay", "ms"),
+    ("pub_delay", "ms"),
+)
+_COUNTS = {"window": 2, "copies": 1, "every": 1}
+"""Whole numbers, and the least that each may be."""
 
 
 class BadRule(ValueError):
@@ -56,6 +99,18 @@ class Facts:
     text: str | None = None
     issued: int | None = None
     jti: str | None = None
+
+
+@dataclass(frozen=True)
+class Happening:
+    """What rules look at on the realtime side. `operation`: websocket or ws for an upgrade, else the event's type;
+    `channel`: the stream. `user` counts for upgrades; publications are broken for a rule's user only by their sender."""
+
+    moment: str
+    operation: str
+    channel: str = ""
+    text: str | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +146,25 @@ class Rule:
     seen: int = 0
     fired: int = 0
 
+    @property
+    def moment(self) -> str:
+        """When it is asked; "request" for all kinds that are not of the realtime side."""
+        return REALTIME_KINDS.get(self.spec["kind"], ("request",))[0]
+
+    def strikes(self) -> bool:
+        """Counts something that fits, and throws the dice for it."""
+        self.seen += 1
+        hit = self.dice.random() < self.spec.get("probability", 1.0)
+        return hit and self.seen % self.spec.get("every", 1) == 0
+
+    def delay_s(self) -> float:
+        """A delay by the dice, in seconds."""
+        milliseconds: float = self.spec["ms"] + self.dice.uniform(-1, 1) * self.spec.get("jitter_ms", 0)
+        return max(0.0, milliseconds) / 1000
+
     def active(self, now: float) -> bool:
+        if self.moment == "now":
+            return False
         times, for_s = self.spec.get("times"), self.spec.get("for_s")
         return (times is None or self.fired < times) and (for_s is None or now < self.created + for_s)
 
@@ -115,7 +188,8 @@ class FaultBook:
         checked = check_rule(spec)
         self.last_id += 1
         rule = Rule(self.last_id, checked, now, int(wall), random.Random(checked.get("seed", 0)))
-        self.rules.append(rule)
+        if rule.moment != "now":
+            self.rules.append(rule)
         if checked["kind"] == "expire_tokens":
             self._cutoff = int(wall)
             self._minted_late.clear()
@@ -138,13 +212,12 @@ class FaultBook:
         before = after = 0.0
         chosen: Rule | None = None
         for rule in self.rules:
-            if not rule.active(now) or not self._fits(rule, facts):
+            if rule.moment != "request" or not rule.active(now) or not self._fits(rule, facts):
                 continue
-            rule.seen += 1
-            if rule.dice.random() >= rule.spec.get("probability", 1.0):
+            if not rule.strikes():
                 continue
             if rule.spec["kind"] == "latency":
-                delay = max(0.0, rule.spec["ms"] + rule.dice.uniform(-1, 1) * rule.spec.get("jitter_ms", 0)) / 1000
+                delay = rule.delay_s()
                 if rule.spec.get("when") == "after":
                     after += delay
                 else:
@@ -157,6 +230,33 @@ class FaultBook:
         self._strike(chosen)
         kind = chosen.spec["kind"]
         return Verdict(before, after, Fault(kind, chosen.spec, chosen.spec.get("processed", KINDS[kind][0])))
+
+    def judge_happening(self, happening: Happening, now: float) -> Rule | None:
+        """The rule that strikes here, if one does. Throws the dice of every rule that fits; the first that hits wins."""
+        chosen: Rule | None = None
+        for rule in self.rules:
+            if _concerns(rule, happening, now) and rule.strikes() and chosen is None:
+                chosen = rule
+        if chosen is not None:
+            self._strike(chosen)
+        return chosen
+
+    def concerns(self, happening: Happening, now: float) -> bool:
+        """Whether any rule fits. Throws no dice."""
+        return any(_concerns(rule, happening, now) for rule in self.rules)
+
+    def standing(self, kind: str, user: str, now: float) -> Mapping[str, Any] | None:
+        """The arguments of a standing rule of this kind for a user's connection, if one strikes now."""
+        for rule in self.rules:
+            if rule.spec["kind"] == kind and rule.active(now) and rule.spec.get("user", user) == user and rule.strikes():
+                self._strike(rule)
+                return rule.spec
+        return None
+
+    def struck_now(self, rule: Rule, times: int) -> None:
+        """Counts what a rule of the moment `now` has done."""
+        rule.fired = times
+        self.struck[rule.spec["kind"]] += times
 
     def _strike(self, rule: Rule) -> None:
         rule.fired += 1
@@ -180,10 +280,14 @@ class FaultBook:
 def check_rule(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A rule as it is kept: `operation` a list, every argument known and of its type. Raises `BadRule`."""
     kind = spec.get("kind")
-    if kind not in KINDS:
-        raise BadRule(f"kind must be one of {', '.join(KINDS)}")
-    _, may_choose, arguments = KINDS[kind]
-    allowed = _MATCHING | arguments | (frozenset({"processed"}) if may_choose else frozenset())
+    if kind in REALTIME_KINDS:
+        moment, arguments = REALTIME_KINDS[kind]
+        allowed = _MATCHING_AT[moment] | arguments
+    elif kind in KINDS:
+        _, may_choose, arguments = KINDS[kind]
+        allowed = _MATCHING | arguments | (frozenset({"processed"}) if may_choose else frozenset())
+    else:
+        raise BadRule(f"kind must be one of {', '.join((*KINDS, *REALTIME_KINDS))}")
     if unknown := sorted(set(spec) - allowed):
         raise BadRule(f"{kind} does not know {', '.join(unknown)}")
     checked = {name: value for name, value in spec.items() if value is not None}
@@ -194,7 +298,13 @@ def check_rule(spec: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("times", "seed"):
         if not isinstance(checked.get(name, 0), int):
             raise BadRule(f"{name} must be a whole number")
-    for name, missing in (("latency", "ms"), ("status", "status"), ("refuse", "for_s")):
+    for name, least in _COUNTS.items():
+        count = checked.get(name, least)
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise BadRule(f"{name} must be a whole number of at least {least}")
+    if "hex" in checked and not _is_hex(checked["hex"]):
+        raise BadRule("hex must be bytes written as hexadecimal digits")
+    for name, missing in _NEEDED:
         if kind == name and missing not in checked:
             raise BadRule(f"{name} needs {missing}")
     if kind == "refuse" and set(checked) - {"kind", "for_s"}:
@@ -202,6 +312,28 @@ def check_rule(spec: Mapping[str, Any]) -> dict[str, Any]:
     operations = checked.get("operation", "*")
     checked["operation"] = [operations] if isinstance(operations, str) else _names(operations)
     return checked
+
+
+def _is_hex(value: Any) -> bool:
+    try:
+        bytes.fromhex(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _concerns(rule: Rule, happening: Happening, now: float) -> bool:
+    spec = rule.spec
+    if rule.moment != happening.moment or not rule.active(now):
+        return False
+    if "*" not in spec["operation"] and happening.operation not in spec["operation"]:
+        return False
+    if "text_contains" in spec and (happening.text is None or spec["text_contains"] not in happening.text):
+        return False
+    if happening.moment == "upgrade" and spec.get("user", happening.user) != happening.user:
+        return False
+    channel = spec.get("channel")
+    return channel is None or happening.channel == channel or happening.channel.endswith(f":{channel}")
 
 
 def _names(value: Any) -> list[str]:

@@ -27,6 +27,7 @@ class Policy:
 CONNECT = Policy("connect", 60, 60)
 REFRESH = Policy("refresh", 60, 60)
 VALIDATE = Policy("validate", 120, 60)
+SUBSCRIPTION_TOKEN = Policy("subscription-token", 60, 60)
 CHANNEL_READ = Policy("channel-read", 240, 120, by_channel=True)
 CHANNEL_MUTATION = Policy("channel-mutation", 60, 30, by_channel=True)
 SEND = Policy("send", 30, 20, by_channel=True)

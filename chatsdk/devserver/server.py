@@ -28,6 +28,11 @@ from chatsdk.devserver.api import HttpApi
 from chatsdk.devserver.clock import DevClock
 from chatsdk.devserver.faults import FaultBook
 from chatsdk.devserver.limits import RateLimiter
+from chatsdk.devserver.realtime.connection import Connection
+from chatsdk.devserver.realtime.events import Events
+from chatsdk.devserver.realtime.hub import Hub
+from chatsdk.devserver.realtime.rooms import Rooms
+from chatsdk.devserver.realtime.upgrade import Upgrader
 from chatsdk.devserver.settings import (
     ALL_SCOPES,
     APP_ID,
@@ -76,7 +81,9 @@ def build_world(settings: ServerSettings, clock: DevClock | None = None) -> Worl
     """Opens the data file and puts the parts together; makes the first users and channel where they are missing."""
     clock = clock or DevClock()
     db = Database(settings.data)
-    log, people, channels = Log(db), People(db), Channels(db)
+    log, people, channels, faults = Log(db), People(db), Channels(db), FaultBook()
+    hub = Hub(settings, db, clock, faults)
+    events = Events(APP_ID, hub, people, channels)
     world = World(
         settings=settings,
         db=db,
@@ -88,16 +95,20 @@ def build_world(settings: ServerSettings, clock: DevClock | None = None) -> Worl
             clock=clock,
         ),
         api_key=db.setting("api_key", "dev_" + secrets.token_hex(16)),
-        faults=FaultBook(),
+        faults=faults,
         limits=RateLimiter(),
         people=people,
         sessions=Sessions(db),
         channels=channels,
         messages=Messages(db),
         log=log,
+        hub=hub,
+        events=events,
+        rooms=Rooms(APP_ID, channels, events),
         started=clock.seconds(),
         ordinal=log.last_ordinal(),
     )
+    hub.upgrade = Upgrader(world)
     with db.transaction():
         world.furnish()
     return world
@@ -145,7 +156,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 Starlette(routes=[Mount("/", app=api)]),
                 http=wire.WireProtocol,
-                ws="none",
+                ws=self._websocket,  # type: ignore[arg-type]
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -195,6 +206,10 @@ class _Server(uvicorn.Server):
 
     def _protocol(self) -> asyncio.Protocol:
         return wire.WireProtocol(self.config, self.server_state, self.lifespan.state)
+
+    def _websocket(self, server_state: Any, **_: Any) -> asyncio.Protocol:
+        """What uvicorn gives an upgraded connection to."""
+        return Connection(self.world.hub, server_state)
 
     def _watch_stdin(self, loop: asyncio.AbstractEventLoop) -> None:
         def wait_for_the_end() -> None:

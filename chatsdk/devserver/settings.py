@@ -37,6 +37,11 @@ class ServerSettings:
     `rate_limits`: the contract's limits with 429 and Retry-After. `keep_alive`: seconds until an idle connection ends.
     `allow_remote`: permits a host that other machines can reach. `ready_file`: written once the server answers.
     `exit_with_stdin`: end when standard input ends, so that a server never outlives the test that started it.
+
+    Of the realtime side: `ping_interval` and `pong_timeout`, seconds (Centrifugo's defaults; 0 pings nobody);
+    `expired_close_delay` and `expired_unsubscribe_delay`: seconds after a token's end until the connection is closed and
+    the subscription ended (as seen at the real server); `history_size`: publications kept of a stream; `no_recovery`:
+    `chat` streams cannot be recovered, which is how the ChatSDK server's own Centrifugo is set up.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +55,12 @@ class ServerSettings:
     allow_remote: bool = False
     ready_file: str | None = None
     exit_with_stdin: bool = False
+    ping_interval: float = 25.0
+    pong_timeout: float = 8.0
+    expired_close_delay: float = 25.0
+    expired_unsubscribe_delay: float = 25.0
+    history_size: int = 100
+    no_recovery: bool = False
 
 
 def is_loopback(host: str) -> bool:

@@ -18,6 +18,9 @@ from chatsdk.devserver.clock import DevClock
 from chatsdk.devserver.faults import FaultBook
 from chatsdk.devserver.ids import canonical_uuid
 from chatsdk.devserver.limits import RateLimiter
+from chatsdk.devserver.realtime.events import Events
+from chatsdk.devserver.realtime.hub import Hub
+from chatsdk.devserver.realtime.rooms import Rooms
 from chatsdk.devserver.routes import Operation
 from chatsdk.devserver.settings import ALL_SCOPES, APP_ID, GENERAL_CHANNEL_ID, WELL_KNOWN_USERS, ServerSettings
 from chatsdk.devserver.store.channels import Channels
@@ -45,6 +48,9 @@ class World:
     channels: Channels
     messages: Messages
     log: Log
+    hub: Hub
+    events: Events
+    rooms: Rooms
     started: float
     ordinal: int
     requests: int = 0

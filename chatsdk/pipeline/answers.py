@@ -13,18 +13,15 @@ message:
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..core.errors import CaptivePortalError, ChatError, InvalidResponseError, NotSentError
 from ..core.exchange import Json, Request, Response, status_error
 from ..core.record import Record, record
-
-MAX_DEPTH = 100
-"""Of JSON. The interpreter itself gives up at about a thousand, from wherever it happens to be."""
+from ..core.strict_json import parse_json
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ANY_BODY = frozenset({408, 429})
@@ -125,54 +122,6 @@ def inflate(pieces: Iterator[bytes], encoding: str, most: int) -> bytes:
 
 
 # ---- JSON
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number != 0.0:  # infinity: as a number it would go on to places that can't write it
-        raise ValueError("a number is too large")
-    return number
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
-
-
-def parse_json(data: bytes) -> Json:
-    """JSON as the standard has it: UTF-8, no NaN, no depth without end, no lone surrogates (they become U+FFFD, as the
-    server stores them). Raises ValueError, RecursionError."""
-    value = _decode(data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"))
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(value):
-        raise ValueError(f"deeper than {MAX_DEPTH}")
-    if b"\\ud" in data or b"\\uD" in data:
-        return _without_surrogates(value)
-    return value
-
-
-def _too_deep(value: Json) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for node in level
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _without_surrogates(value: Json) -> Json:
-    text = json.dumps(value, ensure_ascii=False)
-    if text.isascii():
-        return value
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return value if whole == text else _decode(whole)
 
 
 def _json_or_none(data: bytes) -> Json:

@@ -162,6 +162,17 @@ def test_frozen() -> None:
         del event.late
 
 
+def test_equal_by_what_they_say() -> None:
+    """The same thing twice is equal and hashes alike; another message of the same moment is not."""
+    event, again = heard("message.new", message=MESSAGE), heard("message.new", message=dict(MESSAGE))
+    assert event.facts
+    assert event == again
+    assert len({event, again}) == 1
+    assert event != heard("message.new", message={**MESSAGE, "id": "m2"})
+    assert event != heard("message.new", message={**MESSAGE, "text": "ho"})
+    assert event != heard("thread.reply", message=MESSAGE)
+
+
 def test_late_copies_and_times() -> None:
     """Flags and times make copies, and copies survive pickle and copy."""
     event = heard("message.new", message=MESSAGE)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from chatsdk.core.errors import ChatError
 from chatsdk.core.exchange import Request, Response
-from chatsdk.pipeline.answers import MAX_DEPTH, Answer, TooLarge, inflate, parse_json, read_answer, redirect
+from chatsdk.core.strict_json import MAX_DEPTH, parse_json
+from chatsdk.pipeline.answers import Answer, TooLarge, inflate, read_answer, redirect
 from tests.pipeline.kit import read, send
 
 PLAIN = st.recursive(

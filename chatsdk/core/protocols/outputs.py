@@ -168,6 +168,10 @@ class RealtimeProtocol(Protocol):
         """A text frame came. Never raises."""
         ...
 
+    def receive_all(self, frames: Sequence[str], now: float) -> list[Output]:
+        """The text frames of one read, in order: the same as `receive` for each, only quicker. Never raises."""
+        ...
+
     def heard(self, now: float) -> None:
         """Bytes of some other kind came (a ping frame, a part of a message): the peer lives."""
         ...

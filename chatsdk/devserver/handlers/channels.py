@@ -76,7 +76,9 @@ def create(call: Call) -> Answer:
         channel = world.channels.create(
             kind, call.user, members, call.now, name=name, image=image, config=config, idempotency_key=key or None
         )
-    return Answer(201, world.channels.plain(channel))
+        shape = world.channels.plain(channel)
+        world.events.channel_created(shape)
+    return Answer(201, shape)
 
 
 def list_channels(call: Call) -> Answer:
@@ -105,13 +107,17 @@ def update(call: Call) -> Answer:
     world = call.world
     with world.db.transaction():
         world.channels.update(channel["id"], form.fields, call.now)
-    return ok(world.channels.plain(channel["id"]))
+        shape = world.channels.plain(channel["id"])
+        world.events.channel_updated(shape)
+    return ok(shape)
 
 
 def delete(call: Call) -> Answer:
-    channel = _changeable(call, "owner", "Only owner can delete channel")
-    with call.world.db.transaction():
-        call.world.channels.delete(channel["id"])
+    channel, world = _changeable(call, "owner", "Only owner can delete channel"), call.world
+    with world.db.transaction():
+        members = world.channels.member_ids(channel["id"])
+        world.channels.delete(channel["id"])
+        world.events.channel_deleted(channel["id"], members)
     return SUCCESS
 
 
@@ -137,8 +143,10 @@ def add_members(call: Call) -> Answer:
     if missing := [user for user in users if user not in known]:
         raise refused(404, "User not found", missingUserIds=missing)
     with world.db.transaction():
-        added = sum(world.channels.add_member(channel["id"], user, "member", call.now) for user in users)
-    return ok({"success": True, "addedCount": added})
+        added = [user for user in users if world.channels.add_member(channel["id"], user, "member", call.now)]
+        for user in added:
+            world.events.member_joined(channel["id"], user)
+    return ok({"success": True, "addedCount": len(added)})
 
 
 def change_role(call: Call) -> Answer:
@@ -176,22 +184,31 @@ def remove_member(call: Call) -> Answer:
             raise refused(404, "Member not found")
         if ROLES.index(current) <= own:
             raise refused(403, "Cannot remove a member with equal or higher role")
-    channels.remove_member(channel, target)
+    world = call.world
+    with world.db.transaction():
+        channels.remove_member(channel, target)
+        world.events.member_left(channel, target)
+    world.hub.unsubscribe(target, world.rooms.stream(channel))
     return SUCCESS
 
 
 def typing(call: Call) -> Answer:
     form = call.form()
-    form.boolean("typing", required=True)
+    typing = form.boolean("typing", required=True)
     form.done()
-    joined(call)
+    channel = joined(call)
+    with call.world.db.transaction():
+        call.world.events.typing(channel, call.user, typing=bool(typing))
     return SUCCESS
 
 
 def read(call: Call) -> Answer:
     """Reads the whole channel, whatever message the body names (as the original)."""
     call.form().done()
-    last = call.world.channels.mark_read(joined(call), call.user)
+    channel, world = joined(call), call.world
+    with world.db.transaction():
+        last = world.channels.mark_read(channel, call.user)
+        world.events.read(channel, call.user, last)
     return ok({"success": True, "lastReadSeq": str(last)})
 
 

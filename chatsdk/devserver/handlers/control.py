@@ -74,6 +74,8 @@ def add_fault(call: Call) -> Answer:
         rule = call.world.faults.add(_object(call), now, call.world.clock.seconds())
     except BadRule as error:
         raise thrown(400, str(error)) from None
+    if rule.moment == "now":
+        call.world.faults.struck_now(rule, call.world.hub.strike(rule))
     return Answer(201, rule.describe(now))
 
 
@@ -134,6 +136,8 @@ def end_sessions(call: Call) -> Answer:
     user, how = form.string("user", required=True), form.choice("how", ("expire", "revoke"), required=True)
     form.done()
     ended = call.world.sessions.end(str(user), revoke=how == "revoke", now=call.now)
+    if how == "revoke":
+        call.world.hub.disconnect(str(user))
     return ok({"ended": ended})
 
 
@@ -142,11 +146,13 @@ def clock(call: Call) -> Answer:
     if isinstance(skip, bool) or not isinstance(skip, int | float) or skip < 0:
         raise thrown(400, "skip_s must be a number of at least 0")
     call.world.clock.skip(skip)
+    call.world.hub.reschedule()
     return ok({"skipped_s": call.world.clock.skipped})
 
 
 def reset(call: Call) -> Answer:
     world = call.world
+    world.hub.reset()
     with world.db.transaction():
         world.db.forget()
         world.furnish()

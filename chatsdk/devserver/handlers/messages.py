@@ -44,7 +44,7 @@ def send(call: Call) -> Answer:
     for name, other in (("Parent message", parent), ("Quoted message", reply_to)):
         if other is not None and not call.world.messages.exists(other.lower()):
             raise refused(404, f"{name} not found")
-    return _accept(
+    row = _accept(
         call,
         channel,
         key,
@@ -53,6 +53,7 @@ def send(call: Call) -> Answer:
         parent=parent and parent.lower(),
         reply_to=reply_to and reply_to.lower(),
     )
+    return Answer(201, call.world.messages.shapes([row], call.user)[0])
 
 
 def reply(call: Call) -> Answer:
@@ -68,13 +69,15 @@ def reply(call: Call) -> Answer:
     key = key and key.lower()
     if key is not None and (repeat := _repeat(call, key, channel)) is not None:
         return repeat
-    stored = _accept(call, channel, key, text, attachments, parent=parent["id"], unread=False)
-    row = call.world.messages.find(channel, stored.body["id"])
-    assert row is not None
+    row = _accept(call, channel, key, text, attachments, parent=parent["id"], by_thread_route=True)
+    return Answer(201, {**_new_reply(row), **({"clientMsgId": key} if key else {})})
+
+
+def _new_reply(row: sqlite3.Row) -> dict[str, Any]:
+    """A reply as the thread route answers and publishes it."""
     shape = reply_shape(row)
     shape["user"] = {name: shape["user"][name] for name in ("id", "name")}
-    shape = {name: value for name, value in shape.items() if name not in ("editedAt", "deletedAt")}
-    return Answer(201, {**shape, **({"clientMsgId": key} if key else {})})
+    return {name: value for name, value in shape.items() if name not in ("editedAt", "deletedAt")}
 
 
 def _key(form: Form) -> str | None:
@@ -131,8 +134,8 @@ def _accept(
     *,
     parent: str | None = None,
     reply_to: str | None = None,
-    unread: bool = True,
-) -> Answer:
+    by_thread_route: bool = False,
+) -> sqlite3.Row:
     world, now = call.world, call.now
     message = key or uuid7(now)
     with world.db.transaction():
@@ -145,16 +148,20 @@ def _accept(
             now,
             parent=parent,
             reply_to=reply_to,
-            counts_as_unread=unread,
+            counts_as_unread=not by_thread_route,
         )
         if "@" in text:
             world.messages.mention(message, channel, call.user, text, now)
         world.log.accept(message, channel, call.user, text, seq, call.ordinal, now)
         world.log.record(call.attempt(call.user), "stored", 201)
+        row = world.messages.find(channel, message)
+        assert row is not None
+        if by_thread_route:
+            world.events.reply_new(channel, _new_reply(row))
+        else:
+            world.events.message_new(row)
     call.attempt_recorded = True
-    row = world.messages.find(channel, message)
-    assert row is not None
-    return Answer(201, world.messages.shapes([row], call.user)[0])
+    return row
 
 
 def list_messages(call: Call) -> Answer:
@@ -203,13 +210,19 @@ def edit(call: Call) -> Answer:
     if row["user"] != call.user:
         raise refused(403, "Can only edit own messages")
     messages = call.world.messages
-    messages.edit(row["id"], text, call.now)
-    return ok(message_shape(_existing(call, channel), messages.reaction_count(row["id"])))
+    with call.world.db.transaction():
+        messages.edit(row["id"], text, call.now)
+        edited, reactions = _existing(call, channel), messages.reaction_count(row["id"])
+        call.world.events.message_updated(edited, reactions)
+    return ok(message_shape(edited, reactions))
 
 
 def delete(call: Call) -> Answer:
-    row = _deletable(call, author_may=True)
-    call.world.messages.delete(row["id"], call.now)
+    row, world = _deletable(call, author_may=True), call.world
+    with world.db.transaction():
+        world.messages.delete(row["id"], call.now)
+        if row["deleted"] is None:
+            world.events.message_deleted(row["channel"], row["id"])
     return SUCCESS
 
 
@@ -235,14 +248,18 @@ def react(call: Call) -> Answer:
     emoji = form.string("emoji", required=True, least=1, most=EMOJI_LIMIT)
     form.done()
     assert emoji is not None
-    row = _existing(call, joined(call))
-    call.world.messages.react(row["id"], emoji, call.user, call.now)
+    row, world = _existing(call, joined(call)), call.world
+    with world.db.transaction():
+        if world.messages.react(row["id"], emoji, call.user, call.now):
+            world.events.reaction(row["channel"], row["id"], emoji, call.user, added=True)
     return SUCCESS
 
 
 def unreact(call: Call) -> Answer:
-    row = _existing(call, joined(call))
-    call.world.messages.unreact(row["id"], call.params["emoji"], call.user)
+    row, world, emoji = _existing(call, joined(call)), call.world, call.params["emoji"]
+    with world.db.transaction():
+        if world.messages.unreact(row["id"], emoji, call.user):
+            world.events.reaction(row["channel"], row["id"], emoji, call.user, added=False)
     return SUCCESS
 
 

@@ -61,12 +61,17 @@ def heartbeat(call: Call) -> Answer:
 
 
 def online(call: Call) -> Answer:
-    call.world.people.touch(call.user, call.now, True)
-    return SUCCESS
+    return _presence(call, online=True)
 
 
 def offline(call: Call) -> Answer:
-    call.world.people.touch(call.user, call.now, False)
+    return _presence(call, online=False)
+
+
+def _presence(call: Call, *, online: bool) -> Answer:
+    with call.world.db.transaction():
+        call.world.people.touch(call.user, call.now, online)
+        call.world.events.presence(call.user, call.now, online=online)
     return SUCCESS
 
 

@@ -107,6 +107,12 @@ class Channels:
             raise ValueError(column)
         self.db.run(f"UPDATE members SET {column} = ? WHERE channel = ? AND user = ?", (value, channel, user))
 
+    def member_ids(self, channel: str) -> list[str]:
+        """The members' ids in the order they joined."""
+        return [
+            row["user"] for row in self.db.rows("SELECT user FROM members WHERE channel = ? ORDER BY rowid", (channel,))
+        ]
+
     def members(self, channel: str, limit: int = -1) -> list[dict[str, Any]]:
         """The members in the order they joined, in the flat shape."""
         rows = self.db.rows(
@@ -126,6 +132,10 @@ class Channels:
 
     def unread_count(self, user: str) -> int:
         return int(self.db.value("SELECT coalesce(sum(unread), 0) FROM members WHERE user = ?", (user,)))
+
+    def unread_of(self, channel: str, user: str) -> int:
+        found = self.db.value("SELECT unread FROM members WHERE channel = ? AND user = ?", (channel, user))
+        return int(found or 0)
 
     def read_status(self, channel: str) -> list[dict[str, Any]]:
         """How far each member has read."""

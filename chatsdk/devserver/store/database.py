@@ -14,7 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+STREAMS_SCHEMA = """
+CREATE TABLE streams (name TEXT PRIMARY KEY, epoch TEXT NOT NULL, last INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE publications (
+    stream TEXT NOT NULL, position INTEGER NOT NULL, body TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (stream, position)
+) WITHOUT ROWID;
+"""
+"""What version 2 has more than version 1."""
 SCHEMA = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE users (
@@ -94,11 +102,16 @@ class Database:
         with self.transaction():
             version = self.value("PRAGMA user_version")
             if version == 0 and self.value("SELECT count(*) FROM sqlite_master") == 0:
-                for statement in _statements(SCHEMA):
-                    self.connection.execute(statement)
-                self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._extend(SCHEMA + STREAMS_SCHEMA)
+            elif version == 1:
+                self._extend(STREAMS_SCHEMA)
             elif version != SCHEMA_VERSION:
                 raise DataFileError(f"{path} is not a data file of this server (version {version})")
+
+    def _extend(self, script: str) -> None:
+        for statement in _statements(script):
+            self.connection.execute(statement)
+        self.connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -156,11 +156,14 @@ class Messages:
             (now, now, message),
         )
 
-    def react(self, message: str, emoji: str, user: str, now: int) -> None:
-        self.db.run("INSERT OR IGNORE INTO reactions VALUES (?, ?, ?, ?)", (message, emoji, user, now))
+    def react(self, message: str, emoji: str, user: str, now: int) -> bool:
+        """Adds a reaction; False where it was there."""
+        return self.db.run("INSERT OR IGNORE INTO reactions VALUES (?, ?, ?, ?)", (message, emoji, user, now)) == 1
 
-    def unreact(self, message: str, emoji: str, user: str) -> None:
-        self.db.run("DELETE FROM reactions WHERE message = ? AND emoji = ? AND user = ?", (message, emoji, user))
+    def unreact(self, message: str, emoji: str, user: str) -> bool:
+        """Takes a reaction back; False where there was none."""
+        given = (message, emoji, user)
+        return self.db.run("DELETE FROM reactions WHERE message = ? AND emoji = ? AND user = ?", given) == 1
 
     # Mentions and receipts
 

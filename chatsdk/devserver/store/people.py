@@ -23,6 +23,9 @@ class People:
     def exists(self, user: str) -> bool:
         return self.db.value("SELECT 1 FROM users WHERE id = ?", (user,)) is not None
 
+    def all_ids(self) -> list[str]:
+        return [row["id"] for row in self.db.rows("SELECT id FROM users ORDER BY id")]
+
     def known(self, users: Sequence[str]) -> set[str]:
         """Those of `users` that exist."""
         found = self.db.rows(f"SELECT id FROM users WHERE id IN ({marks(users)})", users)
