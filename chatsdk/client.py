@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .config import load_settings
@@ -18,6 +18,7 @@ from .core.models import Channel
 from .core.tokens import Token
 from .parts import Parts
 from .resources.channels import Channels, PresenceResource, Typing, Users
+from .resources.connection import ConnectionResource
 from .resources.messages import Messages
 from .resources.outbox import OutboxResource
 from .resources.receipt import Receipt
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from .core.events import Event
     from .core.exchange import Call
     from .core.models import Attachment
+    from .core.realtime_events import RealtimeEvent
     from .core.settings import Settings
     from .core.store import OutboxStore
     from .core.tokens import Secret, TokenRequest
+    from .realtime.realtime import Realtime
     from .resilience.circuits import Circuits
+    from .resources.listening import EventStream
     from .resources.sending import Sender
 
 T = TypeVar("T")
@@ -92,6 +96,7 @@ class ChatClient:
         self.presence = PresenceResource(self)
         self.users = Users(self)
         self.typing = Typing(self)
+        self.connection = ConnectionResource(lambda: self._realtime)
         self.outbox = OutboxResource(self._parts.outbox, self._parts.receipt, user if self._is_view else None)
 
     # ---- users
@@ -189,6 +194,85 @@ class ChatClient:
 
         return decorate
 
+    # ---- realtime
+
+    def subscribe(
+        self, channels: str | Channel | Iterable[str | Channel], *, since: int | None = None, keep: bool = True
+    ) -> None:
+        """Hear what happens in these channels, from now on. Connects if need be, and returns at once; what comes goes
+        to the handlers of `on` and the loops of `events`: each message once, in the order of its channel.
+
+        Where this client (by its state directory and user) heard a channel before, it goes on where its handlers
+        stopped. `since`: begin after that seq instead; 0: with the first message. `keep=False`: neither go by the
+        stored place nor store one.
+
+        How it goes is told by `SubscriptionStateChanged`; a channel that cannot be heard is "failed", with an error.
+        Raises InvalidArgument for what is no channel, SettingsError, ConnectionFailedError once the client is closed.
+        """
+        names = self._channel_ids(channels)
+        if since is not None and since < 0:
+            raise InvalidArgument("since must be a message's seq, or 0")
+        realtime = self._realtime
+        realtime.subscribe(names, since, keep=keep)
+        realtime.connect()
+
+    def unsubscribe(self, channels: str | Channel | Iterable[str | Channel]) -> None:
+        """Hear these channels no more. What waits for a handler is dropped; its place is kept, so that a later
+        `subscribe` brings it."""
+        self._realtime.unsubscribe(self._channel_ids(channels))
+
+    def connect(self, wait: float | None = None) -> bool:
+        """Connect this user's realtime connection, and keep it connected; `subscribe` does that too. Returns at once,
+        or after at most `wait` seconds; whether it is connected. Raises SettingsError, ConnectionFailedError."""
+        warn_on_event_loop()
+        return self._realtime.connect(wait)
+
+    def disconnect(self, timeout: float | None = None) -> bool:
+        """End it, within `timeout` seconds (None: the setting `close_timeout`), until `connect` or `subscribe`.
+        Channels stay wanted. True if its thread has ended."""
+        return self._realtime.disconnect(timeout)
+
+    @overload
+    def events(self, event: type[E], *, timeout: float | None = None) -> EventStream[E]: ...
+    @overload
+    def events(self, *, timeout: float | None = None) -> EventStream[RealtimeEvent]: ...
+    def events(self, event: Any = None, *, timeout: float | None = None) -> EventStream[Any]:
+        """A loop over events of a class (without one: over everything that comes by realtime): `for event in
+        chat.events(): ...`. It hears from now on, ends after `timeout` seconds without an event (None: never) and when
+        the client is closed. An event counts as handled when the loop comes for the next one."""
+        from .core.realtime_events import RealtimeEvent
+
+        cls, emitter, user = event or RealtimeEvent, self._parts.emitter, self.user if self._is_view else None
+
+        def subscribe(bring: Callable[[Event], None]) -> Callable[[], None]:
+            def mine(event: Event) -> None:
+                if user is None or getattr(event, "user", user) == user:
+                    bring(event)
+
+            return emitter.subscribe(cls, mine)
+
+        stream: EventStream[Any] = self._parts.connections.stream(subscribe, timeout)
+        return stream
+
+    def run_forever(self) -> None:
+        """Stay connected and let the handlers work, until SIGINT or SIGTERM (where this is the main thread), `close`,
+        `disconnect`, or a handler that raises SystemExit or KeyboardInterrupt, which then goes on from here.
+
+        Raises ConnectionFailedError if the connection is given up: after the last try where `reconnect` has a limit,
+        or because the server said to stay away."""
+        from .resources.listening import PoliteSignals, end_with
+
+        with self._parts.connections.ending() as ending, PoliteSignals(ending.end):
+            if ending.over:
+                return  # closed
+            realtime = self._realtime
+            realtime.connect()
+            unwatch = realtime.watch(lambda state: end_with(realtime, state, ending))
+            try:
+                ending.wait()
+            finally:
+                unwatch()
+
     # ---- the rest
 
     @property
@@ -238,6 +322,15 @@ class ChatClient:
     def _sender(self) -> Sender:
         warn_on_event_loop()
         return self._parts.sender
+
+    @property
+    def _realtime(self) -> Realtime:
+        return self._parts.connections.get(self.user)
+
+    def _channel_ids(self, channels: str | Channel | Iterable[str | Channel]) -> list[str]:
+        if isinstance(channels, (str, Channel)):
+            channels = [channels]
+        return [self._channel_id(channel) for channel in channels]
 
     def _channel_id(self, channel: str | Channel) -> str:
         if isinstance(channel, Channel):

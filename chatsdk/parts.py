@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -27,12 +28,13 @@ from time import monotonic  # forks wait in real time, whatever clock is injecte
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import config
+from .connections import Connections
 from .core.errors import NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
 from .core.events import CircuitStateChanged
 from .core.exchange import Call, Request, Response
 from .core.identity import uuid7
 from .core.models import Message
-from .core.store import Row, Selection, State
+from .core.store import Lane, Row, Selection, State
 from .core.tokens import Token
 from .outbox import forks as _forks  # noqa: F401 - first: hooks before a fork run backwards, and ours come before the store's
 from .resilience.budget import RetryBudget
@@ -62,6 +64,7 @@ FORK_WAITS = 2.0
 """Seconds that a fork waits for another thread to finish what it is making: an import takes a tenth of that."""
 
 _afresh = ProcessLock()
+logging.getLogger("chatsdk").addHandler(logging.NullHandler())  # silent until the application asks for our records
 
 
 class Parts:
@@ -108,6 +111,19 @@ class Parts:
             pairs=self._pairs,
             on_token=self._on_token,
             waiting=self._waiting,
+        )
+        self.connections = Connections(
+            settings,
+            clock=self.clock,
+            random=self.random,
+            circuits=self.circuits,
+            emit=self.emit,
+            backend=lambda: self.backend,
+            call=self.call,
+            token=lambda user, refused: self.users.manager(user).token(refused=refused),
+            cursors=self._cursors,
+            wake=self._wake_lanes,
+            subscribe=self.emitter.subscribe,
         )
         if hasattr(os, "register_at_fork"):
             _call_weakly(self, "before_fork", lambda call: os.register_at_fork(before=call))
@@ -251,7 +267,7 @@ class Parts:
         request = call.request.replace(
             correlation_id=uuid7(self.clock.time(), os.urandom(10)),
             deadline=self.clock.monotonic() + seconds,
-            fresh=fresh,
+            fresh=fresh or call.request.fresh,
         )
         return call.parse(self.chain(request))
 
@@ -282,6 +298,17 @@ class Parts:
             return None  # somebody else's store, and nobody named a directory
         return self.state_directory() / "tokens"
 
+    def _cursors(self) -> Path | None:
+        pairs = self._pairs()
+        return None if pairs is None else pairs.with_name("cursors")
+
+    def _wake_lanes(self, user: str | None = None, channel: str | None = None) -> None:
+        """What waits for its back-off need not wait any longer: everything, or one lane."""
+        outbox: Outbox | None = self._made.get("outbox")
+        if outbox is not None:
+            with contextlib.suppress(StorageError):  # then it waits, which does no harm
+                outbox.wake(lane=None if user is None or channel is None else Lane(user, channel))
+
     def _on_token(self, user: str) -> None:
         outbox: Outbox | None = self._made.get("outbox")
         if outbox is not None:
@@ -307,6 +334,7 @@ class Parts:
             self._closed = True
         limit = self.settings.close_timeout if timeout is None else timeout
         end = self.clock.monotonic() + limit
+        self.connections.close(limit / 2)  # first: handlers may still send, and what they sent goes out below
         outbox: Outbox | None = self._made.get("outbox")
         if outbox is not None:
             if self.settings.background:
@@ -347,6 +375,7 @@ class Parts:
         registry: Registry | None = self._made.get("registry")
         transport: Transport | None = self._made.get("transport")
         locks = [self._lock, *(part.making for part in (registry, transport) if part is not None)]
+        locks.append(self.connections.making)
         ends = monotonic() + FORK_WAITS
         for lock in (*locks, *self.circuits.making):
             if lock.acquire(timeout=max(0.0, ends - monotonic())):
@@ -370,6 +399,7 @@ class Parts:
             self.metrics.after_fork()
             self.budget.after_fork()
             self.users.after_fork()
+            self.connections.after_fork()
             self._made.pop("chain", None)  # it may hold calls that the parent has in flight
             registry: Registry | None = self._made.get("registry")
             if registry is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..core.tokens import Secret, Token, TokenRequest
-from .expiry import ServerTime, read_claims
+from .expiry import ServerTime, read_claims, read_payload
 from .manager import TokenManager
 from .pairs import PairStore
 from .renewal_threads import RenewalThreads
@@ -38,6 +38,7 @@ __all__ = [
     "TokenManager",
     "build_sources",
     "read_claims",
+    "read_payload",
 ]
 
 

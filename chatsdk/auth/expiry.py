@@ -50,17 +50,21 @@ class Claims(Record):
 
 
 def read_claims(token: str) -> Claims:
-    """The claims of a JWT, unverified; all None if it is no JWT. Never raises."""
+    """The claims of a JWT that we go by, unverified; all None if it is no JWT. Never raises."""
+    claims = read_payload(token)
+    return Claims(number(claims.get("exp")), number(claims.get("iat")), _user(claims))
+
+
+def read_payload(token: str) -> dict[str, Any]:
+    """All that a JWT says, unverified; {} if it is no JWT. Never raises."""
     parts = token.split(".", 3)
     if len(parts) != 3 or len(token) > MAX_TOKEN:
-        return Claims()
+        return {}
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (ValueError, RecursionError):  # broken base64, UTF-8 or JSON, numbers of 5000 digits, thousands of brackets
-        return Claims()
-    if not isinstance(claims, dict):
-        return Claims()
-    return Claims(number(claims.get("exp")), number(claims.get("iat")), _user(claims))
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def number(value: Any) -> float | None:

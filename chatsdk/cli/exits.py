@@ -46,7 +46,11 @@ _BY_ERROR: tuple[tuple[type[BaseException], int], ...] = (
     (errors.StatusError, DIED),
     (errors.NotSentError, UNREACHABLE),
     (errors.OutcomeUnknownError, UNREACHABLE),
+    (errors.ConnectionFailedError, UNREACHABLE),
 )
+
+_REFUSED = ("server_3500", "server_3503")
+"""Codes of a realtime connection whose token was refused or revoked."""
 
 
 def worst(*codes: int) -> int:
@@ -59,4 +63,6 @@ def of_error(error: BaseException) -> int:
     a failure, never 75: nothing was accepted."""
     if isinstance(error, errors.NotAcceptedError) and error.plugin is not None:
         return DIED
+    if isinstance(error, errors.ConnectionFailedError) and error.code in _REFUSED:
+        return AUTH
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), FAILED)

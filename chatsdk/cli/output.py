@@ -12,12 +12,14 @@ import json
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from ..core.settings import TABLE
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_gone = threading.Event()
 _TOKENS = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=[Bb]earer )\S+")
 
 
@@ -82,6 +84,11 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def reader_is_gone() -> bool:
+    """Nobody reads the result any more (`| head`): a command that would go on for ever ends."""
+    return _gone.is_set()
+
+
 def _encoding(stream: TextIO) -> str:
     return (stream.encoding or "utf-8").lower()
 
@@ -96,3 +103,5 @@ def _write(stream: TextIO, text: str) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if stream is sys.stdout:
+            _gone.set()

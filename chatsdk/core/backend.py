@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from .realtime_events import MessageReceived, RealtimeEvent
 
 
+class EventReader(Protocol):
+    def __call__(
+        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
+    ) -> RealtimeEvent:
+        """The event that a publication stands for; `Unknown` for what nobody knows. Never raises."""
+        ...
+
+
 class Backend(Protocol):
     """One chat system. Every builder takes `user` (on whose behalf) first."""
 
@@ -122,10 +130,9 @@ class Backend(Protocol):
         """A token to subscribe to a stream with."""
         ...
 
-    def read_event(
-        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
-    ) -> RealtimeEvent:
-        """The event that a publication stands for; `Unknown` for what nobody knows. Never raises."""
+    @property
+    def read_event(self) -> EventReader:
+        """The function that reads publications. It is asked for once, and called for thousands."""
         ...
 
     def event_of(self, message: Message, *, user: str, channel: str, at: float = 0.0) -> MessageReceived:

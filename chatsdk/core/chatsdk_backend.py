@@ -20,7 +20,8 @@ from .models import Attachment, Channel, Health, Member, Message, MessagePage, P
 from .tokens import Secret, Token
 
 if TYPE_CHECKING:
-    from .realtime_events import MessageReceived, RealtimeEvent
+    from .backend import EventReader
+    from .realtime_events import MessageReceived
 
 MAX_MESSAGES = 200
 """Messages in one page (contract, 7)."""
@@ -354,13 +355,12 @@ class ChatSDKBackend:
             repeatable=True,
         )
 
-    def read_event(
-        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
-    ) -> RealtimeEvent:
+    @property
+    def read_event(self) -> EventReader:
         """See `chatsdk_events.read_event`."""
         from .chatsdk_events import read_event  # a process that only sends has no use for it
 
-        return read_event(data, user=user, channel=channel, offset=offset, at=at)
+        return read_event
 
     def event_of(self, message: Message, *, user: str, channel: str, at: float = 0.0) -> MessageReceived:
         """See `chatsdk_events.event_of`."""

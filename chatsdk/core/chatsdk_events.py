@@ -16,7 +16,7 @@ from .chatsdk_models import read_channel, read_message, read_user
 from .errors import InvalidResponseError
 from .exchange import Json
 from .models import Message
-from .realtime_events import Facts, RealtimeEvent
+from .realtime_events import Facts, RealtimeEvent, make_event
 
 Object = Mapping[str, Any]
 
@@ -49,14 +49,16 @@ def read_event(
             return events.Unknown(user, channel, data, offset=offset, at=at)
         name = message.get("id")
         seq = message.get("seq")
+        if seq is None:
+            seq = message.get("sequence_number")  # so the plain protocol calls it
         if seq.__class__ is not int or not 0 <= seq <= _MAX_SEQ:
-            seq = _seq(message)
+            seq = _seq(seq)
     else:
         name = payload.get(message_at) or payload.get("message_id") or payload.get("id")
         seq = None
     if name.__class__ is not str or not name:
         return events.Unknown(user, channel, data, offset=offset, at=at)
-    return cls(user, channel, data, read, name, seq, offset, False, at)
+    return make_event(cls, user, channel, data, read, name, seq, offset, False, at)
 
 
 def event_of(message: Message, *, user: str, channel: str, at: float = 0.0) -> events.MessageReceived:
@@ -76,9 +78,8 @@ def _text(found: Object, *names: str) -> str:
     return ""
 
 
-def _seq(message: Object) -> int | None:
-    """The thread route writes it as text (contract, 11.4); the plain protocol calls it sequence_number."""
-    value = message.get("seq", message.get("sequence_number"))
+def _seq(value: Json) -> int | None:
+    """The thread route writes it as text (contract, 11.4)."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         value = int(value)
     return value if value.__class__ is int and 0 <= value <= _MAX_SEQ else None
@@ -149,7 +150,7 @@ def _reaction_facts(raw: Json) -> Facts:
 
 def _read_facts(raw: Json) -> Facts:
     payload = _payload(raw)
-    return {"last_read_seq": _seq({"seq": payload.get("lastReadSeq")}), **_who(payload)}
+    return {"last_read_seq": _seq(payload.get("lastReadSeq")), **_who(payload)}
 
 
 def _channel_facts(raw: Json) -> Facts:

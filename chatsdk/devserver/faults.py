@@ -9,7 +9,8 @@ Rules:
   custom; `processed` (true or false) in a rule changes it for the kinds that answer something.
 * The realtime side has kinds of its own, each asked at its moment: `upgrade` (a WebSocket handshake), `standing` (as
   long as the rule stands), `event` (an event of the API on its way to a stream), `publication` (one on its way to the
-  clients). Those of the moment `now` act when they are added and are no rule afterwards. `every` n: each n-th that fits.
+  clients). Those of the moment `now` act when they are added and are no rule afterwards.
+* `every` n makes a rule strike each n-th time that it fits.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Facts:
 @dataclass(frozen=True)
 class Happening:
     """What rules look at on the realtime side. `operation`: websocket or ws for an upgrade, else the event's type;
-    `channel`: the stream. `user` counts for upgrades; publications are broken for a rule's user only by their sender."""
+    `channel`: the stream. `user` counts for upgrades; whom a publication is broken for is its sender's business."""
 
     moment: str
     operation: str
@@ -154,8 +155,8 @@ class Rule:
     def strikes(self) -> bool:
         """Counts something that fits, and throws the dice for it."""
         self.seen += 1
-        hit = self.dice.random() < self.spec.get("probability", 1.0)
-        return hit and self.seen % self.spec.get("every", 1) == 0
+        hit = self.dice.random() < float(self.spec.get("probability", 1.0))
+        return hit and self.seen % int(self.spec.get("every", 1)) == 0
 
     def delay_s(self) -> float:
         """A delay by the dice, in seconds."""
@@ -232,7 +233,7 @@ class FaultBook:
         return Verdict(before, after, Fault(kind, chosen.spec, chosen.spec.get("processed", KINDS[kind][0])))
 
     def judge_happening(self, happening: Happening, now: float) -> Rule | None:
-        """The rule that strikes here, if one does. Throws the dice of every rule that fits; the first that hits wins."""
+        """The rule that strikes here, if one does. Throws the dice of every rule that fits; the first to hit wins."""
         chosen: Rule | None = None
         for rule in self.rules:
             if _concerns(rule, happening, now) and rule.strikes() and chosen is None:
@@ -248,7 +249,8 @@ class FaultBook:
     def standing(self, kind: str, user: str, now: float) -> Mapping[str, Any] | None:
         """The arguments of a standing rule of this kind for a user's connection, if one strikes now."""
         for rule in self.rules:
-            if rule.spec["kind"] == kind and rule.active(now) and rule.spec.get("user", user) == user and rule.strikes():
+            fits = rule.spec["kind"] == kind and rule.active(now) and rule.spec.get("user", user) == user
+            if fits and rule.strikes():
                 self._strike(rule)
                 return rule.spec
         return None

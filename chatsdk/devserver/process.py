@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
+from chatsdk.devserver.realtime.switches import RealtimeSwitches
+
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
 _CONTROL_TIMEOUT_S = 30.0
@@ -44,7 +46,8 @@ class DevServer:
     """One server process.
 
     `data`: the SQLite file, or `:memory:`. `options` are those of the command line with underscores, such as
-    `rate_limits=True` or `token_ttl=60`. As a context manager it starts on entry and stops on exit.
+    `rate_limits=True` or `token_ttl=60`. `realtime` holds the switches of the realtime side. As a context manager it
+    starts on entry and stops on exit.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class DevServer:
         self.secret = self.ws_secret = ""
         self.tokens: dict[str, str] = {}
         self.ws_tokens: dict[str, str] = {}
+        self.realtime = RealtimeSwitches(self.control)
 
     def __repr__(self) -> str:
         return f"DevServer({self.url or 'not started'}, data={self.data!r})"
@@ -68,6 +72,16 @@ class DevServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def ws_url(self) -> str:
+        """Where Centrifugo's protocol is spoken."""
+        return f"ws{self.url.removeprefix('http')}/connection/websocket"
+
+    @property
+    def plain_url(self) -> str:
+        """Where the plain JSON protocol is spoken."""
+        return f"ws{self.url.removeprefix('http')}/ws"
 
     @property
     def pid(self) -> int | None:
@@ -182,6 +196,15 @@ class DevServer:
         """`token`, `refreshToken` and `wsToken` of a fresh session."""
         found: dict[str, str] = self.control("POST", "token", {"user": user, "ttl": ttl, "refresh": True})
         return found
+
+    def subscription_token(self, stream: str, user: str, ttl: float = 900.0) -> str:
+        """A token that opens one stream to a user, whoever may hear it by the API's rules."""
+        wanted = {"user": user, "ttl": ttl, "claims": {"channel": stream}}
+        return str(self.control("POST", "token", wanted)["wsToken"])
+
+    def stream(self, channel: str | None = None) -> str:
+        """The stream of a channel, by default of `general`."""
+        return f"chat:{self.app_id}:{channel or self.channel_id}"
 
     def channel(self, *members: str, channel_id: str | None = None, kind: str = "group", name: str = "") -> str:
         """A channel with these members (made if need be; the first one owns it); returns its id."""

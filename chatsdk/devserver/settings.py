@@ -39,9 +39,9 @@ class ServerSettings:
     `exit_with_stdin`: end when standard input ends, so that a server never outlives the test that started it.
 
     Of the realtime side: `ping_interval` and `pong_timeout`, seconds (Centrifugo's defaults; 0 pings nobody);
-    `expired_close_delay` and `expired_unsubscribe_delay`: seconds after a token's end until the connection is closed and
-    the subscription ended (as seen at the real server); `history_size`: publications kept of a stream; `no_recovery`:
-    `chat` streams cannot be recovered, which is how the ChatSDK server's own Centrifugo is set up.
+    `expired_close_delay` and `expired_unsubscribe_delay`: seconds after a token's end until the connection is closed
+    and the subscription ended (as seen at the real server); `history_size`: publications kept of a stream;
+    `no_recovery`: `chat` streams cannot be recovered, which is how the ChatSDK server's own Centrifugo is set up.
     """
 
     host: str = "127.0.0.1"

@@ -108,7 +108,6 @@ class Tokens:
             expires=expires,
         )
 
-
     def realtime_claims(self, token: str) -> Mapping[str, Any]:
         """The claims of a connection or subscription token as Centrifugo looks at it: signature and times, nothing
         else. Raises `TokenExpired` or `TokenInvalid`."""

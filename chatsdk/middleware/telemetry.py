@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from chatsdk.plugin import CallNext, Middleware, PluginClient, Request, Response, Stage, errors, events, hookimpl
 
 log = logging.getLogger("chatsdk")
-log.addHandler(logging.NullHandler())  # a library is silent until the application asks for its records
 
 _OUTAGE = (errors.NotSentError, errors.OutcomeUnknownError, errors.ServerError)
 _NO_EXCHANGE = (errors.CircuitOpenError, errors.TokenUnavailableError)

@@ -36,6 +36,7 @@ from time import monotonic  # threads wait in real time, whatever clock is injec
 from typing import Any
 
 from ..core.errors import ChatError
+from ..resilience.import_lock import ImportLock
 from ..resilience.process_lock import ProcessLock
 from .files import open_private, try_lock, unlock
 
@@ -50,9 +51,6 @@ PAUSE = 0.05
 TRY_AGAIN = 30.0
 """Seconds until inotify is tried again where it failed: it may have been out of descriptors."""
 
-FORK_WAITS = 2.0
-"""Seconds that a fork waits for the import, at most."""
-
 _MODIFY, _ATTRIB, _DELETED, _MOVED, _UNMOUNTED, _IGNORED = 0x2, 0x4, 0x400, 0x800, 0x2000, 0x8000  # <sys/inotify.h>
 _DONT_FOLLOW = 0x02000000
 _LOST = _DELETED | _MOVED | _UNMOUNTED | _IGNORED
@@ -61,7 +59,7 @@ _FLOCK = "hhqqi"  # type, whence, start, length, process: Linux's struct flock
 
 logger = logging.getLogger("chatsdk.outbox")
 
-_importing = threading.Lock()
+_importing = ImportLock()
 
 
 class WakeFile:
@@ -374,24 +372,3 @@ def _import() -> Callable[[], Any]:
 
 
 _afresh = ProcessLock()
-_holds_import: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    if _importing.acquire(timeout=FORK_WAITS):
-        _holds_import.append(_importing)
-
-
-def _after_fork_in_parent() -> None:
-    while _holds_import:
-        _holds_import.pop().release()
-
-
-def _after_fork_in_child() -> None:
-    global _importing
-    _holds_import.clear()
-    _importing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

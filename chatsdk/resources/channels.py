@@ -84,15 +84,27 @@ class Users:
 
 
 class Typing:
-    """`chat.typing`."""
+    """`chat.typing`. Nobody waits for these signals, and none is worth a second try: both calls return at once, and
+    what cannot be sent is dropped and counted. In one-shot mode (`background=False`) they are direct calls, which
+    raise."""
 
     def __init__(self, chat: ChatClient) -> None:
         self._chat = chat
 
     def start(self, channel: str | Channel) -> None:
-        """Show others in the channel that this user is typing."""
-        self._chat.call(self._chat._backend.typing(self._chat.user, self._chat._channel_id(channel), True))
+        """Show others in the channel that this user is typing. It ends with `stop`, or 6 s after the last `start`."""
+        self._tell(channel, True)
 
     def stop(self, channel: str | Channel) -> None:
         """Take that back."""
-        self._chat.call(self._chat._backend.typing(self._chat.user, self._chat._channel_id(channel), False))
+        self._tell(channel, False)
+
+    def _tell(self, channel: str | Channel, typing: bool) -> None:
+        chat, where = self._chat, self._chat._channel_id(channel)
+        call = chat._backend.typing(chat.user, where, typing)  # raises InvalidArgument for what is no channel
+        if not chat.settings.background:
+            chat.call(call)
+        elif typing:
+            chat._parts.connections.typing().start(chat.user, where)
+        else:
+            chat._parts.connections.typing().stop(chat.user, where)

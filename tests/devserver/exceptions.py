@@ -44,11 +44,15 @@ EMPTY_KEY = Differs("the original takes the empty key for a key (15.33); here it
 DEVELOPMENT = Differs("this is a development server: tokens are handed out", status=200)
 OTHER_APP = Differs("there is one app here: the token of another is refused", status=401)
 
+OWN_COLON = Differs("the original splits a user's id at its colon and refuses them their own stream", status=200)
+
 EXCEPTIONS: dict[tuple[str, int | None], Differs] = {
     ("ready-503", 0): Differs("this server has no search engine that could be down", status=200),
     ("ready-503", 1): UNSUPPORTED,
     ("prod-health", 1): Differs(_CHECKS, paths=("checks",)),
     ("prod-health", 2): UNSUPPORTED,
+    ("subscription-token", 6): BAD_REQUEST,
+    ("subscription-token", 19): OWN_COLON,
     ("dev-connect", 9): BAD_REQUEST,
     ("connect-api-key", 1): DOCS,
     ("connect-api-key", 2): DOCS,
@@ -57,7 +61,6 @@ EXCEPTIONS: dict[tuple[str, int | None], Differs] = {
     ("no-scopes-token", 7): UNSUPPORTED,
     ("no-scopes-token", 8): UNSUPPORTED,
     ("no-scopes-token", 18): UNSUPPORTED,
-    ("no-scopes-token", 20): UNSUPPORTED,
     ("refresh", 1): Differs("this server takes the refresh token in the body as well, and would rotate it here"),
     ("refresh-parallel", 1): SECOND,
     ("refresh-parallel", 5): SECOND,
@@ -142,7 +145,6 @@ EXCEPTIONS: dict[tuple[str, int | None], Differs] = {
     ("prod-connect", 2): DEVELOPMENT,
     ("prod-connect", 3): UNSUPPORTED,
     ("prod-basic", 6): REACTIONS,
-    ("prod-basic", 13): UNSUPPORTED,
     ("prod-basic", 15): NOT_FOUND,
     ("prod-basic", 16): BAD_REQUEST,
     ("prod-basic", 17): NUL,

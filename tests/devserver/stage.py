@@ -116,6 +116,16 @@ def _send_parent_reply(player: Player) -> None:
     say(player, other, "alice", "elsewhere", "01a201f8-dbaf-7451-9752-36223476fdca")
 
 
+def _app(player: Player) -> None:
+    player.comparer.bound["2b5d5755-4d78-49d3-a8af-d903c548ea00"] = player.server.app_id
+
+
+def _subscription_token(player: Player) -> None:
+    _app(player)
+    room(player, "01a201ee-67ff-749a-a4a1-3cf8cb87aeaa")
+    room(player, "01a201ee-6824-758a-a3a1-8ac64d924a34", "alice", name="open", kind="public")
+
+
 def _two_rooms(*channels: str) -> Callable[[Player], None]:
     def build(player: Player) -> None:
         for channel in channels:
@@ -230,6 +240,8 @@ STAGES: dict[str, Callable[[Player], None]] = {
     "thread": _thread,
     "reactions": _reactions,
     "search": _search,
+    "subscription-token": _subscription_token,
+    "prod-basic": _app,
     "rate-limit-send": _two_rooms("01a201f8-e9e7-7724-a960-aca7363a7de5", "01a201f8-e9f0-771d-b4fc-ec244f10afe4"),
     "rate-limit-refresh": _rate_limit_refresh,
     # Another member of the app has this channel; what matters is that alice has not.

@@ -74,8 +74,8 @@ class Published(NamedTuple):
 
 class Subscribed(NamedTuple):
     """We hear a stream now. `recovered`: everything since the position that was given comes as `Published`, right
-    after this; else what was missed must be fetched elsewhere. `position`: from where on publications come, None where
-    the server does not say. `asked`: a position was given."""
+    after this; else what was missed must be fetched elsewhere. `position`: where the stream stands once those are
+    taken, and from where on publications come; None where the server does not say. `asked`: a position was given."""
 
     stream: str
     recovered: bool = False

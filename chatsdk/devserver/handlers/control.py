@@ -5,8 +5,9 @@ Rules: for callers on this machine only, whatever the server listens on, and not
 
     GET    /__dev__/state            counts, clock, and how often each kind of fault has struck
     GET    /__dev__/log              ?since=&attempts_since=&limit=   accepted messages and tries to send
-    GET    /__dev__/faults           the rules; POST adds one, DELETE removes all
+    GET    /__dev__/faults           the rules; POST adds one (what acts at once is none), DELETE removes all
     DELETE /__dev__/faults/{id}      removes one
+    POST   /__dev__/centrifugo/...   and GET /__dev__/realtime: see centrifugo_api.py
     POST   /__dev__/token            {"user", "ttl", "scopes", "name", "refresh", "claims"}: a token, the user is made
     POST   /__dev__/channel          {"id", "type", "name", "members"}: a channel, the first member owns it
     POST   /__dev__/sessions         {"user", "how": "expire" | "revoke"}: ends the user's sessions
@@ -106,7 +107,7 @@ def token(call: Call) -> Answer:
     made: dict[str, Any] = {
         "user": user,
         "token": world.mint(user, "access", lifetime, granted, session, claims),
-        "wsToken": world.mint(user, "ws", lifetime, granted, session),
+        "wsToken": world.mint(user, "ws", lifetime, granted, session, claims),
         "expiresIn": int(lifetime),
     }
     if with_refresh:

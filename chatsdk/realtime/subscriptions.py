@@ -1,0 +1,730 @@
+"""Which channels are heard, and that nothing of them is missed: the part between the protocol and the handlers.
+
+    outputs of one read -> per channel: events -> `core.ordering` -> deliveries -> one `dispatch.put`
+                                                      |
+                              wishes: a backfill or the newest seq (an errand), or to hear the stream anew
+
+Rules.
+1. Everything but `subscribe` and `unsubscribe` runs in the thread that reads: what comes (`take`), what is due or was
+   handed in by others (`work`). It never blocks there; what may block runs in an errand, and its answer is handed in.
+2. A channel's token is kept and used again while it is valid, so a reconnect costs none. Fetching is paced to what the
+   server gives out, renewals first: they keep what there is.
+3. After a reconnect each channel goes on from its position: by the server's recovery, else by a backfill over HTTP.
+   A backfill is tried again until it succeeds or is refused for good, which is a `Gap`.
+4. A channel that was quiet for a while is checked by seq: a server may be minutes late with what it publishes, or
+   never publish it (contract, 15.9). One check after the other, not all at once.
+5. A channel whose handlers fall behind is passed over until they are through, and then goes on from there.
+6. What a server refuses for good is a state, `failed` with an error; so is one channel too many for a connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from random import random as system_random
+from typing import Any, Protocol
+
+from ..core.backend import Backend
+from ..core.clock import Clock, Random
+from ..core.errors import ChatError, RateLimited
+from ..core.exchange import Call
+from ..core.ordering import BOUND, HOLD, Delivery, Fetch, Locate, Mark, Order, Wish
+from ..core.protocols.outputs import (
+    Close,
+    Joined,
+    Left,
+    Malformed,
+    Opened,
+    Output,
+    Published,
+    RealtimeProtocol,
+    Subscribed,
+    SubscribeFailed,
+    TokenWanted,
+    Unsubscribed,
+)
+from ..core.realtime_events import ListenerJoined, ListenerLeft, RealtimeEvent, SubscriptionStateChanged
+from ..core.tokens import Secret
+from .backfill import History, Page, again_in, is_final
+from .cursors import Cursors
+from .dispatch import Dispatch
+from .errands import Errands
+from .pace import Pace
+from .subscription import ENDED, FAILED, SUBSCRIBED, WAITING, ChannelLane, Step, Subscription, refusal, too_many
+
+CHANNELS = 128
+"""Channels of one connection: Centrifugo's default."""
+
+TOKENS_A_MINUTE = 60
+"""Subscription tokens that the server gives out, as many at once (contract, 3)."""
+
+TOKEN_LIFE = 840.0
+"""Seconds for which a subscription token is used again: the server's 900, less a minute."""
+
+QUIET = 60.0
+"""Seconds of silence after which a channel is checked (DESIGN 7)."""
+
+QUIET_PACE = 0.25
+"""Seconds between two such checks."""
+
+AT_ONCE = 2
+"""Subscription tokens that are fetched at once."""
+
+log = logging.getLogger("chatsdk.realtime")
+
+
+class Post(Protocol):
+    """How other threads reach the thread that reads: `Connection.post`."""
+
+    def __call__(self, function: Callable[[RealtimeProtocol | None, float], Sequence[Output]], /) -> object: ...
+
+
+class Subscriptions:
+    """The channels of one user's connection.
+
+    post           has a function run in the thread that reads
+    ask            has a call done over HTTP; may block
+    claims         what the connection's token says; asked when the connection is open
+    stream_tokens  whether a stream needs a token of its own
+    own_stream     the stream of what is for the user alone, where the protocol hears it unasked
+    listen_own     hear the user's own stream, where there is one
+    limit          channels that a connection may carry
+    tokens_a_minute, token_life, quiet, hold, bound   numbers, see above and `core.ordering`
+    """
+
+    def __init__(
+        self,
+        user: str,
+        backend: Backend,
+        *,
+        post: Post,
+        ask: Callable[[Call[Any]], Any],
+        dispatch: Dispatch[Delivery],
+        errands: Errands,
+        cursors: Cursors,
+        claims: Callable[[], Mapping[str, Any]] = dict,
+        stream_tokens: bool = True,
+        own_stream: str | None = None,
+        listen_own: bool = True,
+        clock: Clock,
+        random: Random = system_random,
+        limit: int = CHANNELS,
+        tokens_a_minute: int = TOKENS_A_MINUTE,
+        token_life: float = TOKEN_LIFE,
+        quiet: float | None = QUIET,
+        hold: float = HOLD,
+        bound: int = BOUND,
+    ) -> None:
+        self._user = user
+        self._backend = backend
+        self._post = post
+        self._ask = ask
+        self._dispatch = dispatch
+        self._errands = errands
+        self._cursors = cursors
+        self._claims = claims
+        self._stream_tokens = stream_tokens
+        self._own_stream = own_stream
+        self._listen_own = listen_own
+        self._clock = clock
+        self._random = random
+        self._limit = limit
+        self._token_life = token_life
+        self._quiet = quiet
+        self._hold = hold
+        self._bound = bound
+        self._history = History(backend, user, ask)
+        self._pace = Pace(tokens_a_minute / 60.0, tokens_a_minute)
+        # shared with the threads of callers
+        self._lock = threading.RLock()
+        self._channels: dict[str, Subscription] = {}
+        self._inbox: deque[Callable[[float], object]] = deque()
+        # of the thread that reads
+        self._open = False
+        self._own: Subscription | None = None
+        self._by_stream: dict[str, Subscription] = {}
+        self._ready: deque[Subscription] = deque()
+        self._tokens: deque[Subscription] = deque()
+        self._fetching_tokens = 0
+        self._sends: deque[Callable[[RealtimeProtocol, float], Iterable[Output]]] = deque()
+        self._later: list[tuple[float, int, Callable[[float], object]]] = []
+        self._number = count()
+        self._uneasy: set[Subscription] = set()
+        self._touched: list[Subscription] = []
+        self._quiet_due: float | None = None
+        self._prefix = ""
+        self._said: set[str] = set()
+        self.unknown = 0
+        """Publications of streams that nobody subscribed."""
+        self.malformed = 0
+        """Frames, or parts of them, that made no sense."""
+
+    # ---- by callers
+
+    def subscribe(self, channels: str | Iterable[str], since: int | None = None, *, keep: bool = True) -> None:
+        """Hear these channels from now on, or from where they were left off, or (`since`) from after that seq: 0 is
+        from the start. Returns at once; how it went is told by `SubscriptionStateChanged`. `keep`: go by the stored
+        place, and store it.
+
+        Raises InvalidArgument for what is no channel; then none is subscribed.
+        """
+        wanted = list(dict.fromkeys([channels] if isinstance(channels, str) else channels))
+        for channel in wanted:
+            self._backend.stream(channel, {})
+        added: list[Subscription] = []
+        with self._lock:
+            for channel in wanted:
+                known = self._channels.get(channel)
+                if known is not None and known.state in (WAITING, SUBSCRIBED):
+                    continue
+                subscription = self._new(channel, since, keep)
+                carried = sum(each.state in (WAITING, SUBSCRIBED) for each in self._channels.values())
+                self._channels[channel] = subscription
+                if carried >= self._limit:
+                    subscription.error, subscription.state = too_many(self._limit), FAILED
+                    subscription.step = Step.DOWN
+                    self._dispatch.put([(subscription.lane, [self._told(subscription)])])
+                else:
+                    added.append(subscription)
+        if added:
+            self.hand_in(lambda _: self._ready.extend(added))
+
+    def unsubscribe(self, channels: str | Iterable[str]) -> None:
+        """Hear these channels no more. Events that wait for a handler are dropped. Returns at once."""
+        with self._lock:
+            gone = [self._channels.pop(name, None) for name in ([channels] if isinstance(channels, str) else channels)]
+        ended = [each for each in gone if each is not None]
+        if ended:
+            self.hand_in(lambda _: self._leave(ended))
+
+    def states(self) -> dict[str, str]:
+        """The state of each channel, by its id."""
+        with self._lock:
+            return {channel: each.state for channel, each in self._channels.items()}
+
+    def error(self, channel: str) -> ChatError | None:
+        """Why a channel failed."""
+        with self._lock:
+            known = self._channels.get(channel)
+        return None if known is None else known.error
+
+    def stream_of(self, channel: str) -> str:
+        """A channel's name at the realtime server, "" while it is not known."""
+        with self._lock:
+            known = self._channels.get(channel)
+        return "" if known is None else known.stream
+
+    def hand_in(self, function: Callable[[float], object]) -> None:
+        """Have `function(now)` run in the thread that reads; where there is none, as soon as there is one."""
+        self._inbox.append(function)
+        self._post(self.work)
+
+    def check_now(self) -> None:
+        """Look now whether channels have something that was never published. From any thread."""
+        self.hand_in(self._check_all)
+
+    # ---- by the thread that reads
+
+    def take(self, outputs: Sequence[Output], now: float) -> None:
+        """What one read brought. Never blocks."""
+        at = self._clock.time()
+        user, read, streams = self._user, self._backend.read_event, self._by_stream
+        pending: list[Subscription] = []
+        for output in outputs:
+            if output.__class__ is not Published:
+                self._order(pending, now)
+                self._heard_of(output, now, at)
+                continue
+            stream, data, offset, epoch, _ = output
+            subscription = streams.get(stream)
+            if subscription is None:
+                self.unknown += 1
+                self._say("stream", "a publication of a stream that nobody subscribed was passed over")
+                continue
+            if epoch is not None and self._begins_anew(subscription, offset, epoch):
+                self._order(pending, now)
+                subscription.order.rejoined(False, None, now, self._touch(subscription))
+            if not subscription.events:
+                pending.append(subscription)
+            subscription.events.append(read(data, user=user, channel=subscription.channel, offset=offset, at=at))
+        self._order(pending, now)
+        self._hand_over()
+
+    def next_due(self) -> float | None:
+        """When to call `work`, at the latest."""
+        if not self._open:
+            return None
+        if self._inbox or self._sends or self._ready:
+            return float("-inf")
+        times = [due for each in self._uneasy if (due := each.order.next_due()) is not None]
+        if self._later:
+            times.append(self._later[0][0])
+        if self._quiet_due is not None:
+            times.append(self._quiet_due)
+        if self._tokens and self._fetching_tokens < AT_ONCE:
+            times.append(self._pace.next(self._clock.monotonic()))
+        return min(times, default=None)
+
+    def work(self, protocol: RealtimeProtocol | None, now: float) -> list[Output]:
+        """Everything that is due or was handed in; gives what is to be sent. `protocol`: None while the connection is
+        not open."""
+        for _ in range(len(self._inbox)):
+            self._inbox.popleft()(now)
+        while self._later and self._later[0][0] <= now:
+            heappop(self._later)[2](now)
+        for each in list(self._uneasy):
+            due = each.order.next_due()
+            if due is not None and due <= now:
+                each.order.due(now, self._touch(each))
+        if self._quiet_due is not None and self._quiet_due <= now:
+            self._check_the_quiet(now)
+        self._hand_over()
+        outputs: list[Output] = []
+        if protocol is not None and self._open:
+            while self._ready:
+                outputs += self._ask_for(self._ready.popleft(), protocol, now)
+            while self._sends:
+                outputs += self._sends.popleft()(protocol, now)
+            self._fetch_tokens(now)
+        return outputs
+
+    # ---- what came
+
+    def _order(self, pending: list[Subscription], now: float) -> None:
+        """Put what was collected into its order."""
+        for subscription in pending:
+            events, subscription.events = subscription.events, []
+            subscription.heard = now
+            subscription.order.take(events, now, self._touch(subscription))
+        pending.clear()
+
+    def _begins_anew(self, subscription: Subscription, offset: int | None, epoch: str) -> bool:
+        """The stream's publications are counted anew, and nobody said so."""
+        top = subscription.order.top
+        return offset is not None and top is not None and offset <= top and epoch != subscription.order.epoch
+
+    def _heard_of(self, output: Output, now: float, at: float) -> None:
+        """Anything but a publication."""
+        if isinstance(output, Opened):
+            self._opened(now)
+        elif isinstance(output, Close):
+            self._closed()
+        elif isinstance(output, Malformed):
+            self.malformed += 1
+            self._say("malformed", f"the realtime server sent {output.reason}; more of it is counted only")
+        elif isinstance(output, Subscribed):
+            self._subscribed(output, now)
+        elif isinstance(output, (SubscribeFailed, Unsubscribed, TokenWanted, Joined, Left)):
+            subscription = self._by_stream.get(output.stream or "")
+            if subscription is None:
+                return
+            if isinstance(output, SubscribeFailed):
+                self._refused(subscription, output, now)
+            elif isinstance(output, Unsubscribed):
+                self._unsubscribed(subscription, output, now)
+            elif isinstance(output, TokenWanted):
+                self._want_token(subscription, renew=True, refused=output.refused)
+            else:
+                kind = ListenerJoined if isinstance(output, Joined) else ListenerLeft
+                by = output.user.removeprefix(self._prefix)
+                raw = {"user": output.user, "client": output.client, "info": dict(output.info)}
+                event = kind(self._user, subscription.channel, raw, lambda _: {"by": by}, at=at)
+                subscription.order.take((event,), now, self._touch(subscription))
+
+    def _opened(self, now: float) -> None:
+        self._open = True
+        claims = self._claims()
+        app = claims.get("app_id")
+        self._prefix = f"{app}:" if isinstance(app, str) and app else ""
+        self._sends.clear()
+        self._by_stream.clear()
+        self._ready.clear()
+        with self._lock:
+            carried = [each for each in self._channels.values() if each.step is not Step.DOWN]
+        for each in (*self._own_subscription(claims), *carried):
+            each.step = Step.TOKEN if each.token_asked else Step.IDLE
+            self._ready.append(each)
+        self._quiet_due = None if self._quiet is None else now + self._quiet
+
+    def _own_subscription(self, claims: Mapping[str, Any]) -> list[Subscription]:
+        stream = self._own_stream or self._backend.user_stream(self._user, claims)
+        if not self._listen_own or stream is None:
+            return []
+        if self._own is None or self._own.stream != stream:
+            self._own = self._new("", None)
+            self._own.stream = stream
+        if self._own.step is Step.DOWN:
+            return []
+        if self._own_stream is not None:  # heard unasked
+            self._by_stream[stream] = self._own
+            self._own.step = Step.HEARD
+            return []
+        return [self._own]
+
+    def _closed(self) -> None:
+        self._open = False
+        for each in self._by_stream.values():
+            if each.step is not Step.DOWN:
+                each.step = Step.TOKEN if each.token_asked else Step.IDLE
+                each.renewing = False
+                self._tell(each, WAITING)
+
+    def _subscribed(self, output: Subscribed, now: float) -> None:
+        subscription = self._by_stream.get(output.stream)
+        if subscription is None:
+            if not output.by_server:
+                return
+            # the server's own idea: what comes says itself which channel it is about
+            subscription = self._new("", None)
+            subscription.stream = output.stream
+            self._by_stream[output.stream] = subscription
+        subscription.step, subscription.failures, subscription.heard = Step.HEARD, 0, now
+        order = subscription.order
+        order.rejoined(output.recovered, output.position, now, self._touch(subscription))
+        if order.seq is not None or not order.ordered:
+            self._tell(subscription, SUBSCRIBED)  # else as soon as it is known from where on nothing is missed
+
+    def _refused(self, subscription: Subscription, output: SubscribeFailed, now: float) -> None:
+        if output.fresh_token:
+            subscription.token = None
+        if output.again:
+            subscription.step = Step.IDLE
+            self._again(subscription, now)
+        else:
+            self._fail(subscription, refusal(output.code, output.message, self._limit))
+
+    def _unsubscribed(self, subscription: Subscription, output: Unsubscribed, now: float) -> None:
+        if output.fresh_token:
+            subscription.token = None
+        if output.again:
+            subscription.step = Step.IDLE
+            self._tell(subscription, WAITING)
+            self._ready.append(subscription)
+        else:
+            self._by_stream.pop(subscription.stream, None)
+            subscription.step = Step.DOWN
+            self._tell(subscription, ENDED)
+
+    # ---- subscribing
+
+    def _new(self, channel: str, since: int | None, keep: bool = False) -> Subscription:
+        key = f"{self._user}\n{channel}" if keep else ""
+        mark: Mark = (since, None, "")
+        if since is None and keep:
+            cursor = self._cursors.get(key)
+            if cursor is not None:
+                mark = cursor.seq, cursor.offset, cursor.epoch or ""
+        order = Order(self._user, channel, mark, ordered=bool(channel), hold=self._hold, bound=self._bound)
+        return Subscription(channel, key, order, self._drained)
+
+    def _ask_for(self, subscription: Subscription, protocol: RealtimeProtocol, now: float) -> Iterable[Output]:
+        """Subscribe, if there is a token."""
+        if subscription.step is not Step.IDLE:
+            return ()
+        if not subscription.stream:
+            subscription.stream = self._backend.stream(subscription.channel, self._claims())
+        self._by_stream[subscription.stream] = subscription
+        if self._stream_tokens and (subscription.token is None or subscription.token_until <= now):
+            subscription.step = Step.TOKEN
+            self._want_token(subscription)
+            return ()
+        subscription.step = Step.ASKED
+        token = subscription.token if self._stream_tokens else None
+        return protocol.subscribe(subscription.stream, token, subscription.order.position(), now)
+
+    def _leave(self, ended: Iterable[Subscription]) -> None:
+        for each in ended:
+            if self._by_stream.get(each.stream) is each:
+                del self._by_stream[each.stream]
+                if each.step in (Step.ASKED, Step.HEARD):
+                    self._sends.append(partial(_unsubscribe, each.stream))
+            each.step = Step.DOWN
+            self._dispatch.drop(each.lane)
+            self._tell(each, ENDED)
+
+    def _fail(self, subscription: Subscription, error: ChatError) -> None:
+        self._by_stream.pop(subscription.stream, None)
+        subscription.step, subscription.error = Step.DOWN, error
+        self._tell(subscription, FAILED)
+
+    def _again(self, subscription: Subscription, now: float) -> None:
+        """Try later what failed for now."""
+        subscription.failures += 1
+        delay = again_in(ChatError(), subscription.failures, self._random())
+        self._at(now + delay, lambda _: self._ready.append(subscription))
+
+    # ---- tokens of streams
+
+    def _want_token(self, subscription: Subscription, *, renew: bool = False, refused: bool = False) -> None:
+        if refused:
+            subscription.token = None
+        subscription.renewing = subscription.renewing or renew
+        if not subscription.token_asked:
+            subscription.token_asked = True
+            self._tokens.appendleft(subscription) if renew else self._tokens.append(subscription)
+
+    def _fetch_tokens(self, now: float) -> None:
+        while self._tokens and self._fetching_tokens < AT_ONCE and self._pace.take(now):
+            self._fetch_token(self._tokens.popleft())
+
+    def _fetch_token(self, subscription: Subscription) -> None:
+        if subscription.step is Step.DOWN:
+            return
+        call = self._backend.stream_token(self._user, subscription.stream)
+        self._fetching_tokens += 1
+        if not self._errand(
+            lambda: self._ask(call),
+            lambda token, now: self._token_came(subscription, token, now),
+            lambda error, now: self._token_failed(subscription, error, now),
+        ):
+            self._fetching_tokens -= 1
+            subscription.token_asked = False
+
+    def _token_came(self, subscription: Subscription, token: Secret, now: float) -> None:
+        self._fetching_tokens -= 1
+        subscription.token_asked, subscription.failures = False, 0
+        subscription.token, subscription.token_until = token, now + self._token_life
+        renewing, subscription.renewing = subscription.renewing, False
+        if subscription.step is Step.TOKEN:
+            subscription.step = Step.IDLE
+            self._ready.append(subscription)
+        elif renewing and subscription.step is Step.HEARD:
+            self._sends.append(lambda protocol, now: protocol.renew(subscription.stream, token, now))
+
+    def _token_failed(self, subscription: Subscription, error: BaseException, now: float) -> None:
+        self._fetching_tokens -= 1
+        if subscription.step is Step.DOWN:
+            subscription.token_asked = False
+        elif is_final(error):
+            subscription.token_asked = False
+            if subscription.step is Step.TOKEN:  # one that is heard is heard until its old token ends
+                self._fail(subscription, error if isinstance(error, ChatError) else ChatError(type(error).__name__))
+        else:
+            subscription.failures += 1
+            until = now + again_in(error, subscription.failures, self._random())
+            if isinstance(error, RateLimited):
+                self._pace.hold(until)
+            self._at(until, lambda _: self._tokens.append(subscription))
+
+    # ---- backfills
+
+    def _serve(self, subscription: Subscription, wish: Wish) -> None:
+        """What an order wishes for."""
+        if isinstance(wish, Fetch):
+            subscription.fetch, subscription.fetch_failures = wish, 0
+            self._fetch(subscription)
+        elif isinstance(wish, Locate):
+            self._locate(subscription)
+        else:
+            self._sends.append(lambda protocol, now: self._hear_anew(subscription, protocol, now))
+
+    def _hear_anew(self, subscription: Subscription, protocol: RealtimeProtocol, now: float) -> list[Output]:
+        if subscription.step is not Step.HEARD:
+            return []  # it will be, from the same position
+        subscription.step = Step.IDLE
+        outputs = list(protocol.unsubscribe(subscription.stream, now))
+        return [*outputs, *self._ask_for(subscription, protocol, now)]
+
+    def _fetch(self, subscription: Subscription) -> None:
+        wish = subscription.fetch
+        if wish is None or subscription.fetching:
+            return
+        subscription.fetching = self._errand(
+            lambda: self._history.after(subscription.channel, wish.after),
+            lambda page, now: self._page_came(subscription, wish, page, now),
+            lambda error, now: self._page_failed(subscription, wish, error, now),
+        )
+
+    def _page_came(self, subscription: Subscription, wish: Fetch, page: Page, now: float) -> None:
+        subscription.fetching = False
+        if subscription.step is Step.DOWN:
+            return
+        if subscription.fetch is wish:
+            subscription.fetch, subscription.fetch_failures = None, 0
+            at, channel = self._clock.time(), subscription.channel
+            events = [
+                self._backend.event_of(message, user=self._user, channel=channel, at=at) for message in page.messages
+            ]
+            order = subscription.order
+            order.filled(wish.turn, events, page.more, page.newest, now, self._touch(subscription))
+            self._hand_over()
+            if page.more and order.filling and order.turn == wish.turn:
+                subscription.fetch = Fetch(page.last, wish.turn)
+        self._fetch(subscription)
+
+    def _page_failed(self, subscription: Subscription, wish: Fetch, error: BaseException, now: float) -> None:
+        subscription.fetching = False
+        if subscription.step is Step.DOWN:
+            return
+        if subscription.fetch is not wish:
+            self._fetch(subscription)
+        elif is_final(error):
+            subscription.fetch, subscription.checkable = None, False
+            said = error.message if isinstance(error, ChatError) else type(error).__name__
+            reason = f"the channel's history cannot be read: {said}"
+            subscription.order.unfilled(wish.turn, reason, now, self._touch(subscription))
+        else:
+            subscription.fetch_failures += 1
+            delay = again_in(error, subscription.fetch_failures, self._random())
+            self._at(now + delay, lambda _: self._fetch(subscription))
+
+    def _locate(self, subscription: Subscription) -> None:
+        if not subscription.locating:
+            subscription.locating = self._errand(
+                lambda: self._history.newest(subscription.channel),
+                lambda newest, now: self._located(subscription, newest, now),
+                lambda error, now: self._not_located(subscription, error, now),
+            )
+
+    def _located(self, subscription: Subscription, newest: int | None, now: float) -> None:
+        subscription.locating = False
+        if subscription.step is not Step.DOWN:
+            subscription.order.located(newest, now, self._touch(subscription))
+            if subscription.step is Step.HEARD:
+                self._tell(subscription, SUBSCRIBED)
+
+    def _not_located(self, subscription: Subscription, error: BaseException, now: float) -> None:
+        if is_final(error):
+            subscription.checkable = False
+            self._located(subscription, None, now)
+        elif subscription.step is Step.DOWN or subscription.order.seq is not None:
+            self._located(subscription, None, now)
+        else:
+            subscription.fetch_failures += 1
+            delay = again_in(error, subscription.fetch_failures, self._random())
+            self._at(now + delay, lambda _: self._relocate(subscription))
+            if subscription.step is Step.HEARD:
+                self._tell(subscription, SUBSCRIBED)  # what comes is heard all the same
+
+    def _relocate(self, subscription: Subscription) -> None:
+        subscription.locating = False
+        self._locate(subscription)
+
+    # ---- quiet channels, and those that fell behind
+
+    def _check_the_quiet(self, now: float) -> None:
+        assert self._quiet is not None
+        heard = [each for each in self._by_stream.values() if each.step is Step.HEARD and each.order.ordered]
+        quiet = sorted((each for each in heard if each.heard + self._quiet <= now), key=lambda each: each.heard)
+        if quiet:
+            self._check(quiet[0], now)
+        if len(quiet) > 1:
+            self._quiet_due = now + QUIET_PACE
+        else:
+            self._quiet_due = min((each.heard for each in heard), default=now) + self._quiet
+
+    def _check_all(self, now: float) -> None:
+        for each in list(self._by_stream.values()):
+            self._check(each, now)
+
+    def _check(self, subscription: Subscription, now: float) -> None:
+        subscription.heard = now
+        if subscription.checkable and subscription.step is Step.HEARD:
+            self._touch(subscription)
+            subscription.order.check(now)
+
+    def _resume(self, subscription: Subscription, now: float) -> None:
+        if subscription.step is Step.DOWN:
+            return
+        self._dispatch.resume(subscription.lane)
+        out = self._touch(subscription)
+        kept, subscription.kept = subscription.kept, []
+        out += kept
+        subscription.order.drained(now, out)
+
+    def _drained(self, subscription: Subscription) -> None:
+        """Its handlers, which fell behind, are through. From any thread."""
+        self.hand_in(lambda now: self._resume(subscription, now))
+
+    # ---- out
+
+    def _touch(self, subscription: Subscription) -> list[Delivery]:
+        """Where its deliveries of this read go."""
+        if not subscription.touched:
+            subscription.touched = True
+            subscription.before = subscription.order.mark()
+            self._touched.append(subscription)
+        return subscription.out
+
+    def _hand_over(self) -> None:
+        """All deliveries of this read to the handlers, at once."""
+        touched, self._touched = self._touched, []
+        if not touched:
+            return
+        batch = []
+        for each in touched:
+            out, each.out, each.touched = each.out, [], False
+            if out:
+                batch.append((each.lane, out))
+        for lane, refused in self._dispatch.put(batch) if batch else ():
+            assert isinstance(lane, ChannelLane)
+            out = next(put for mine, put in batch if mine is lane)
+            lane.owner.order.refused(refused, lane.owner.mark_of(len(out) - len(refused), out))
+            self._keep(lane.owner, refused)
+        for each in touched:
+            order = each.order
+            if order.wishes:
+                wishes, order.wishes = order.wishes, []
+                for wish in wishes:
+                    self._serve(each, wish)
+            if order.calm or each.step is Step.DOWN:
+                self._uneasy.discard(each)
+            else:
+                self._uneasy.add(each)
+
+    @staticmethod
+    def _keep(subscription: Subscription, refused: Sequence[Delivery]) -> None:
+        """What nobody brings again: states (the last one) and gaps (as many as there are, which are few)."""
+        for event, *_ in refused:
+            if isinstance(event, SubscriptionStateChanged):
+                subscription.kept = [each for each in subscription.kept if type(each[0]) is not type(event)]
+            if not isinstance(event, RealtimeEvent):
+                subscription.kept.append((event, None, None, ""))
+
+    def _tell(self, subscription: Subscription, state: str) -> None:
+        """It is in another state, and that is told in its place among its events."""
+        if subscription.state == state:
+            return
+        subscription.state = state
+        out = self._touch(subscription)
+        out.append(self._told(subscription))
+
+    def _told(self, subscription: Subscription) -> Delivery:
+        event = SubscriptionStateChanged(
+            user=self._user, channel=subscription.channel, state=subscription.state, error=subscription.error
+        )
+        if subscription.state is SUBSCRIBED and subscription.channel:
+            return (event, *subscription.order.mark())  # from here on nothing is missed, also after a crash
+        return event, None, None, ""
+
+    # ---- errands and times
+
+    def _errand(
+        self,
+        work: Callable[[], Any],
+        answered: Callable[[Any, float], object],
+        failed: Callable[[BaseException, float], object],
+    ) -> bool:
+        """Have `work` done elsewhere; what comes of it is told in the thread that reads."""
+        return self._errands.run(
+            work,
+            lambda answer: self.hand_in(lambda now: answered(answer, now)),
+            lambda error: self.hand_in(lambda now: failed(error, now)),
+        )
+
+    def _at(self, when: float, function: Callable[[float], object]) -> None:
+        heappush(self._later, (when, next(self._number), function))
+
+    def _say(self, what: str, text: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("%s", text)
+
+
+def _unsubscribe(stream: str, protocol: RealtimeProtocol, now: float) -> Iterable[Output]:
+    return protocol.unsubscribe(stream, now)

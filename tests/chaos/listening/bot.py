@@ -1,0 +1,80 @@
+"""The process that listens, and is killed: `python -m tests.chaos.listening.bot`. It reads its job, one line of JSON,
+from standard input, and dies with that; SIGTERM ends it politely, and it leaves its figures in the file `answer`.
+
+A handler takes its time now and then, so that a kill meets it at work. The handler of the first channel, where most
+messages are, stops for seconds now and then, so that its channel falls behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from chatsdk import ChatClient, events
+from tests.chaos.listening.heard import Notebook
+from tests.chaos.listening.mutants import MUTANTS
+
+SLOW_S = 0.004
+"""Seconds that a handler that takes its time takes before its note, and again after it."""
+
+
+def listen(job: dict[str, Any]) -> None:
+    """Hear all channels until SIGTERM. `control`: which mutant to be, or ""; `slow`: the share of messages for which a
+    handler takes its time; `stall_every`: seqs between those for which the first channel's stops for `stall_s`."""
+    MUTANTS[job["control"]]()
+    notes, dice, never = Notebook(job["notes"]), random.Random(job["seed"]), threading.Event()
+    stalls_at = job["stall_every"]
+    with ChatClient(
+        job["url"],
+        job["token"],
+        ws_token=job["ws_token"],
+        realtime=job["realtime"],
+        state_dir=job["state"],
+        discover=False,
+        quiet_check=job["quiet_check"],
+        heartbeat=1.0,
+        heartbeat_timeout=1.0,
+    ) as chat:
+
+        @chat.on(events.MessageReceived)
+        def hear(event: events.MessageReceived) -> None:
+            slow = dice.random() < job["slow"]
+            if slow:
+                never.wait(SLOW_S)
+            notes.saw(event.channel, event.message_id or "", event.seq, event.late, event.message.text or "")
+            if slow:
+                never.wait(SLOW_S)
+            if stalls_at and event.channel == job["channels"][0] and event.seq and event.seq % stalls_at == 0:
+                never.wait(job["stall_s"])
+
+        @chat.on(events.Gap)
+        def miss(event: events.Gap) -> None:
+            if event.channel:  # what is for the user alone has no history
+                notes.gap(event.channel, f"after {event.after}: {event.reason}")
+
+        @chat.on(events.SubscriptionStateChanged)
+        def follow(event: events.SubscriptionStateChanged) -> None:
+            notes.state(event.channel, event.state)
+
+        notes.begins()
+        chat.subscribe(job["channels"])
+        chat.run_forever()
+        figures = {**asdict(chat.connection.metrics()), "subscriptions": chat.connection.subscriptions}
+    Path(job["answer"]).write_text(json.dumps(figures))
+
+
+def _die_with_standard_input() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.stdin.readline())
+    threading.Thread(target=_die_with_standard_input, daemon=True).start()
+    listen(given)
