@@ -18,10 +18,12 @@ from time import monotonic  # closing is limited in real time, whatever clock is
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from .auth import read_payload
+from .auth import read_claims, read_payload
 from .core.backoff import RECONNECTS
+from .core.errors import ChatError, ConnectionFailedError, TokenExpiredError
 from .core.events import Event, MessageEvent, MessageFailed
 from .core.exchange import Call
+from .core.protocols.states import ConnectionState
 from .core.tokens import Secret, Token
 
 if TYPE_CHECKING:
@@ -102,13 +104,21 @@ class Connections:
         """The same, if it was asked for before."""
         return self._by_user.get(user)
 
+    def on_token(self, user: str) -> None:
+        """The user has a token again: a connection that was given up for want of one is made anew."""
+        known = self._by_user.get(user)
+        if known is not None and isinstance(known.connection.error, (TokenExpiredError, ConnectionFailedError)):
+            with contextlib.suppress(ConnectionFailedError):  # closed meanwhile
+                if known.connection.state is ConnectionState.FAILED:
+                    known.connect()
+
     def _make(self, user: str) -> Realtime:
         from .realtime.dial import DialSettings
         from .realtime.realtime import Realtime
 
         settings = self._settings
         plain = settings.realtime == "json"
-        tokens = _Tokens(user, self._token)
+        tokens = _Tokens(user, self._token, lambda: self._call(self._backend().me(user), fresh=True), self._clock.time)
         return Realtime(
             user,
             settings.ws_url or url_beside(settings.url, settings.realtime),
@@ -271,17 +281,45 @@ class Echoes:
 
 
 class _Tokens:
-    """The tokens of one user's connection."""
+    """The tokens of one user's connection. token(user, refused): see `Connections`; ask: has the chat server look at
+    the access token; now: Unix time."""
 
-    def __init__(self, user: str, token: Callable[[str, Token | None], Token]) -> None:
+    def __init__(
+        self,
+        user: str,
+        token: Callable[[str, Token | None], Token],
+        ask: Callable[[], object],
+        now: Callable[[], float],
+    ) -> None:
         self._user = user
         self._token = token
+        self._ask = ask
+        self._now = now
         self._last: Token | None = None
 
     def get(self, force: bool) -> Secret:
-        """The websocket's token; where there is none, the access token. `force`: the last one was refused."""
-        self._last = self._token(self._user, self._last if force else None)
-        return self._last.ws or self._last.access
+        """The websocket's token; where there is none, the access token. `force`: the last one was refused.
+
+        Raises TokenExpiredError if it has ended and nobody has another one, and what the token manager raises."""
+        refused = self._last if force else None
+        if refused is not None:
+            try:
+                self._ask()  # most often both have ended: then this renews them, or finds out that the session is over
+            except TokenExpiredError:
+                raise
+            except ChatError as error:
+                log.debug("the chat server could not be asked about the token: %s", error)
+        self._last = self._token(self._user, refused)
+        token = self._last.ws or self._last.access
+        if refused is not None and token == (refused.ws or refused.access):
+            ends = read_claims(token.reveal()).expires_at
+            if ends is not None and ends <= self._now():
+                raise TokenExpiredError(
+                    f"the realtime token of user {self._user!r} has expired, and there is no other one",
+                    hint="give one by connect_user, ws_token (CHATSDK_WS_TOKEN) or a token provider; with a refresh"
+                    " token the client renews it by itself",
+                )
+        return token
 
 
 def _nothing(_: object) -> None:

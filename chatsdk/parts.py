@@ -313,6 +313,7 @@ class Parts:
         outbox: Outbox | None = self._made.get("outbox")
         if outbox is not None:
             outbox.wake(user=user)
+        self.connections.on_token(user)
 
     def _waiting(self, user: str) -> bool:
         """A message of this user waits in the outbox, as far as that can be told."""

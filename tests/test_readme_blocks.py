@@ -1,7 +1,8 @@
 """Every block of README.md does what a reader would see it do. How a block is marked: see tests/readme.py.
 
 All blocks run in the order of the page in one folder, which holds copies of examples/ and plugins/, against one
-development server. They find it as a user's code does: CHATSDK_URL, CHATSDK_TOKEN and CHATSDK_STATE_DIR are set.
+development server. They find it as a user's code does: CHATSDK_URL, CHATSDK_TOKEN, CHATSDK_WS_TOKEN and
+CHATSDK_STATE_DIR are set.
 
 Two things are taken as done. A shell block that begins with `python3 -m venv` and `pip install` runs without these:
 this environment is the one that they make (`.ci/run` runs them for real), so `.venv/bin/` becomes its folder of
@@ -66,6 +67,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
                 "LANG": "C.UTF-8",
                 "CHATSDK_URL": server.url,
                 "CHATSDK_TOKEN": server.tokens["alice"],
+                "CHATSDK_WS_TOKEN": server.ws_tokens["alice"],
                 "CHATSDK_STATE_DIR": str(folder / "state"),
             },
         )

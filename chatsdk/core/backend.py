@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class EventReader(Protocol):
     def __call__(
-        self, data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
+        self, data: Json, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
     ) -> RealtimeEvent:
         """The event that a publication stands for; `Unknown` for what nobody knows. Never raises."""
         ...

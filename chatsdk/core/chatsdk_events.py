@@ -25,9 +25,7 @@ _NOTHING: Object = {}
 _MAX_SEQ = 2**63 - 1
 
 
-def read_event(
-    data: Json, *, user: str, channel: str = "", offset: int | None = None, at: float = 0.0
-) -> RealtimeEvent:
+def read_event(data: Json, user: str, channel: str = "", offset: int | None = None, at: float = 0.0) -> RealtimeEvent:
     """The event that a publication stands for. `channel`: the channel's id, "" on a user's own stream."""
     try:
         kind = _KINDS[data["type"]]

@@ -538,7 +538,7 @@ class Order:
             self.duplicates += 1
 
     def _was_handled(self, event: RealtimeEvent, seq: int) -> bool:
-        """An earlier process handled it: seqs are committed in order (contract, 14), so who stood at a later one had
+        """An earlier process handled it: seqs are committed in order (contract, 12), so who stood at a later one had
         all that a list shows before that. Replies are in no list: of these nobody knows."""
         if seq > self._handled:
             return False

@@ -268,6 +268,7 @@ def describe(ready: Ready) -> str:
     """What `serve` prints: ready for copy and paste."""
     lines: list[Any] = [f"chatsdk development server: {ready.url}", "", f"CHATSDK_URL={ready.url}"]
     lines += [f"CHATSDK_TOKEN={token}  # {user}" for user, token in ready.tokens.items()]
+    lines += [f"CHATSDK_WS_TOKEN={token}  # {user}" for user, token in ready.ws_tokens.items()]
     lines += [f"channel general: {ready.channel_id}", f"API key: {ready.api_key}"]
     return "\n".join(lines) + "\n"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -154,7 +154,8 @@ class Registry:
 
     def event(self, event: Event) -> None:
         """Tell every plugin's `chatsdk_event`. Never raises for what one does."""
-        self._ready()
+        if not self._loaded:
+            self._ready()
         for entry, call in self._event_hooks:
             try:
                 call(client=self._client, event=event)
@@ -341,7 +342,8 @@ class Registry:
         """Every plugin's implementation of `hook`, as a function that takes all of the hook's arguments by name."""
         with self._lock:
             caller = getattr(self._manager.hook, hook)
-            return [(entry, _by_name(_impls(caller, entry.name)[0])) for _, entry in self._in_order(hook)]
+            names = caller.spec.argnames
+            return [(entry, _by_name(_impls(caller, entry.name)[0], names)) for _, entry in self._in_order(hook)]
 
 
 def _installed() -> Iterable[EntryPoint]:
@@ -365,9 +367,11 @@ def _impls(caller: Any, plugin: str) -> list[Any]:
     return [impl for impl in caller.get_hookimpls() if impl.plugin_name == plugin]
 
 
-def _by_name(impl: Any) -> Callable[..., Any]:
+def _by_name(impl: Any, names: Collection[str]) -> Callable[..., Any]:
     """An implementation may take fewer arguments than there are."""
     function, wanted = impl.function, impl.argnames
+    if set(wanted) == set(names):
+        return function  # type: ignore[no-any-return]
     return lambda **given: function(*[given[name] for name in wanted])
 
 

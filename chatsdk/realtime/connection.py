@@ -368,6 +368,7 @@ class Connection:
             until = self._clock.monotonic() + delay
             with self._standing.lock:
                 run.check()
+                run.announce_pause()  # who sees the new state may hurry at once
                 self._standing.disconnected(lost, failures, until)
             self._standing.drain()
             run.pause(until, self._run_mail)

@@ -15,6 +15,7 @@ Uses `WebSocket.connect(socket=)`, `recv_frame`, `send`, `pong` and `send_close`
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ MAX_UNSENT_PONGS = 2**20
 NO_CODE, ABNORMAL, PROTOCOL_ERROR, BAD_DATA, TOO_BIG = 1005, 1006, 1002, 1007, 1009  # RFC 6455, 7.4.1
 
 _TEXT, _BINARY, _CONTINUED, _CLOSE, _PING = 0x1, 0x2, 0x0, 0x8, 0x9  # RFC 6455, 5.2
+
+_read_head = struct.Struct(">BBH").unpack_from
 
 _LEFT_OUT = re.compile(rb"(?im)^(?:set-cookie|content-length)[ \t]*:.*\r?\n(?:[ \t].*\r?\n)*")
 """Headers of the answer that the library would act upon: it would keep cookies, and wait for an error's body."""
@@ -96,30 +99,30 @@ class Frames:
         return texts
 
     def _cut_into(self, texts: list[str], wire: Wire) -> None:
-        buffer, position, end = wire.buffer, wire.position, len(wire.buffer)
-        while end - position >= 2 and self.ended is None:
-            length = buffer[position + 1]
-            if buffer[position] == 0x81 and length <= 126 and self._parts is None:
-                start = position + 2
-                if length == 126:
-                    if end - position < 4:
-                        break
-                    length = buffer[position + 2] << 8 | buffer[position + 3]
-                    start = position + 4
-                if length > self._max_size:
-                    return self._give_up(TOO_BIG, f"a frame of {length} bytes")
-                stop = start + length
-                if stop > end:
-                    break
-                texts.append(buffer[start:stop].decode())
-                position = stop
-                continue
-            wire.position = position
-            if not self._other(texts):
-                return None
-            position = wire.position
+        while self.ended is None:
+            if self._parts is None:
+                self._cut_whole(texts, wire)
+            if len(wire.buffer) - wire.position < 2 or not self._other(texts):
+                return
+
+    def _cut_whole(self, texts: list[str], wire: Wire) -> None:
+        """Text frames that are all there, up to the first that is anything else."""
+        buffer, position = wire.buffer, wire.position
+        end, most = len(buffer), self._max_size
+        while end - position >= 4:
+            kind, short, length = _read_head(buffer, position)
+            if kind != 0x81 or short > 126:
+                break
+            if short == 126:
+                start = position + 4
+            else:
+                start, length = position + 2, short
+            stop = start + length
+            if stop > end or length > most:
+                break
+            texts.append(buffer[start:stop].decode())
+            position = stop
         wire.position = position
-        return None
 
     def _other(self, texts: list[str]) -> bool:
         """The frame at the buffer's position, whatever it is. False if it is not whole."""

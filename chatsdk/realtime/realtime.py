@@ -126,7 +126,8 @@ class Realtime:
     kind            the protocol
     ws_token        see `Connection`
     claims          reads what a connection's token says
-    heartbeat, heartbeat_timeout   of the plain protocol: seconds of silence until it asks, and that an answer may take
+    heartbeat, heartbeat_timeout   seconds: of silence until the plain protocol asks (Centrifugo's server asks, as often
+                    as it says); that an answer, or the server's next question, may be late
     on_connected    called in the reader thread each time the server has taken us; must not block
     The rest is handed on: to `Connection` (url, headers, dial, reconnect, circuit, emit, max_message_bytes,
     open_timeout, close_timeout), and to `Subscriptions` (all others).
@@ -273,9 +274,9 @@ class Realtime:
     # ---- for the connection
 
     def _protocol(self) -> RealtimeProtocol:
-        if self._kind == "centrifugo":
-            return Driven(Centrifugo(), self.subscriptions)
         interval, timeout = self._heartbeat
+        if self._kind == "centrifugo":
+            return Driven(Centrifugo(margin=timeout), self.subscriptions)
         return Driven(PlainJson(own=OWN_STREAM, interval=interval, timeout=timeout), self.subscriptions)
 
     def _take(self, outputs: list[Output], now: float) -> None:

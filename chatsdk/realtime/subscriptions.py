@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from ..core.backend import Backend
 from ..core.clock import Clock, Random
-from ..core.errors import ChatError, RateLimited
+from ..core.errors import ChatError
 from ..core.exchange import Call
 from ..core.ordering import BOUND, HOLD, Delivery, Fetch, Locate, Mark, Order, Wish
 from ..core.protocols.outputs import (
@@ -50,30 +50,22 @@ from ..core.protocols.outputs import (
 )
 from ..core.realtime_events import ListenerJoined, ListenerLeft, RealtimeEvent, SubscriptionStateChanged
 from ..core.tokens import Secret
-from .backfill import History, Page, again_in, is_final
+from .backfill import again_in
+from .catching_up import CatchingUp
 from .cursors import Cursors
 from .dispatch import Dispatch
 from .errands import Errands
-from .pace import Pace
+from .stream_tokens import A_MINUTE, LIFE, StreamTokens
 from .subscription import ENDED, FAILED, SUBSCRIBED, WAITING, ChannelLane, Step, Subscription, refusal, too_many
 
 CHANNELS = 128
 """Channels of one connection: Centrifugo's default."""
-
-TOKENS_A_MINUTE = 60
-"""Subscription tokens that the server gives out, as many at once (contract, 3)."""
-
-TOKEN_LIFE = 840.0
-"""Seconds for which a subscription token is used again: the server's 900, less a minute."""
 
 QUIET = 60.0
 """Seconds of silence after which a channel is checked (DESIGN 7)."""
 
 QUIET_PACE = 0.25
 """Seconds between two such checks."""
-
-AT_ONCE = 2
-"""Subscription tokens that are fetched at once."""
 
 log = logging.getLogger("chatsdk.realtime")
 
@@ -114,8 +106,8 @@ class Subscriptions:
         clock: Clock,
         random: Random = system_random,
         limit: int = CHANNELS,
-        tokens_a_minute: int = TOKENS_A_MINUTE,
-        token_life: float = TOKEN_LIFE,
+        tokens_a_minute: int = A_MINUTE,
+        token_life: float = LIFE,
         quiet: float | None = QUIET,
         hold: float = HOLD,
         bound: int = BOUND,
@@ -123,7 +115,6 @@ class Subscriptions:
         self._user = user
         self._backend = backend
         self._post = post
-        self._ask = ask
         self._dispatch = dispatch
         self._errands = errands
         self._cursors = cursors
@@ -134,12 +125,9 @@ class Subscriptions:
         self._clock = clock
         self._random = random
         self._limit = limit
-        self._token_life = token_life
         self._quiet = quiet
         self._hold = hold
         self._bound = bound
-        self._history = History(backend, user, ask)
-        self._pace = Pace(tokens_a_minute / 60.0, tokens_a_minute)
         # shared with the threads of callers
         self._lock = threading.RLock()
         self._channels: dict[str, Subscription] = {}
@@ -149,8 +137,29 @@ class Subscriptions:
         self._own: Subscription | None = None
         self._by_stream: dict[str, Subscription] = {}
         self._ready: deque[Subscription] = deque()
-        self._tokens: deque[Subscription] = deque()
-        self._fetching_tokens = 0
+        self._tokens = StreamTokens(
+            lambda subscription: ask(backend.stream_token(user, subscription.stream)),
+            errand=self._errand,
+            later=self._at,
+            granted=self._token_came,
+            refused=self._token_refused,
+            clock=clock,
+            random=random,
+            a_minute=tokens_a_minute,
+            life=token_life,
+        )
+        self._catching_up = CatchingUp(
+            user,
+            backend,
+            ask,
+            errand=self._errand,
+            later=self._at,
+            touch=self._touch,
+            hand_over=self._hand_over,
+            located=self._known,
+            clock=clock,
+            random=random,
+        )
         self._sends: deque[Callable[[RealtimeProtocol, float], Iterable[Output]]] = deque()
         self._later: list[tuple[float, int, Callable[[float], object]]] = []
         self._number = count()
@@ -251,7 +260,7 @@ class Subscriptions:
                 subscription.order.rejoined(False, None, now, self._touch(subscription))
             if not subscription.events:
                 pending.append(subscription)
-            subscription.events.append(read(data, user=user, channel=subscription.channel, offset=offset, at=at))
+            subscription.events.append(read(data, user, subscription.channel, offset, at))
         self._order(pending, now)
         self._hand_over()
 
@@ -266,8 +275,9 @@ class Subscriptions:
             times.append(self._later[0][0])
         if self._quiet_due is not None:
             times.append(self._quiet_due)
-        if self._tokens and self._fetching_tokens < AT_ONCE:
-            times.append(self._pace.next(self._clock.monotonic()))
+        token_due = self._tokens.next_due()
+        if token_due is not None:
+            times.append(token_due)
         return min(times, default=None)
 
     def work(self, protocol: RealtimeProtocol | None, now: float) -> list[Output]:
@@ -286,11 +296,11 @@ class Subscriptions:
         self._hand_over()
         outputs: list[Output] = []
         if protocol is not None and self._open:
+            while self._sends:  # first: one of them may leave a stream that is to be heard again
+                outputs += self._sends.popleft()(protocol, now)
             while self._ready:
                 outputs += self._ask_for(self._ready.popleft(), protocol, now)
-            while self._sends:
-                outputs += self._sends.popleft()(protocol, now)
-            self._fetch_tokens(now)
+            self._tokens.fetch(now)
         return outputs
 
     # ---- what came
@@ -328,7 +338,7 @@ class Subscriptions:
             elif isinstance(output, Unsubscribed):
                 self._unsubscribed(subscription, output, now)
             elif isinstance(output, TokenWanted):
-                self._want_token(subscription, renew=True, refused=output.refused)
+                self._tokens.want(subscription, renew=True, refused=output.refused)
             else:
                 kind = ListenerJoined if isinstance(output, Joined) else ListenerLeft
                 by = output.user.removeprefix(self._prefix)
@@ -431,7 +441,7 @@ class Subscriptions:
         self._by_stream[subscription.stream] = subscription
         if self._stream_tokens and (subscription.token is None or subscription.token_until <= now):
             subscription.step = Step.TOKEN
-            self._want_token(subscription)
+            self._tokens.want(subscription)
             return ()
         subscription.step = Step.ASKED
         token = subscription.token if self._stream_tokens else None
@@ -447,6 +457,17 @@ class Subscriptions:
             self._dispatch.drop(each.lane)
             self._tell(each, ENDED)
 
+    def _token_came(self, subscription: Subscription, token: Secret, renewing: bool) -> None:
+        if subscription.step is Step.TOKEN:
+            subscription.step = Step.IDLE
+            self._ready.append(subscription)
+        elif renewing and subscription.step is Step.HEARD:
+            self._sends.append(lambda protocol, now: protocol.renew(subscription.stream, token, now))
+
+    def _token_refused(self, subscription: Subscription, error: ChatError) -> None:
+        if subscription.step is Step.TOKEN:  # one that is heard is heard until its old token ends
+            self._fail(subscription, error)
+
     def _fail(self, subscription: Subscription, error: ChatError) -> None:
         self._by_stream.pop(subscription.stream, None)
         subscription.step, subscription.error = Step.DOWN, error
@@ -458,68 +479,13 @@ class Subscriptions:
         delay = again_in(ChatError(), subscription.failures, self._random())
         self._at(now + delay, lambda _: self._ready.append(subscription))
 
-    # ---- tokens of streams
-
-    def _want_token(self, subscription: Subscription, *, renew: bool = False, refused: bool = False) -> None:
-        if refused:
-            subscription.token = None
-        subscription.renewing = subscription.renewing or renew
-        if not subscription.token_asked:
-            subscription.token_asked = True
-            self._tokens.appendleft(subscription) if renew else self._tokens.append(subscription)
-
-    def _fetch_tokens(self, now: float) -> None:
-        while self._tokens and self._fetching_tokens < AT_ONCE and self._pace.take(now):
-            self._fetch_token(self._tokens.popleft())
-
-    def _fetch_token(self, subscription: Subscription) -> None:
-        if subscription.step is Step.DOWN:
-            return
-        call = self._backend.stream_token(self._user, subscription.stream)
-        self._fetching_tokens += 1
-        if not self._errand(
-            lambda: self._ask(call),
-            lambda token, now: self._token_came(subscription, token, now),
-            lambda error, now: self._token_failed(subscription, error, now),
-        ):
-            self._fetching_tokens -= 1
-            subscription.token_asked = False
-
-    def _token_came(self, subscription: Subscription, token: Secret, now: float) -> None:
-        self._fetching_tokens -= 1
-        subscription.token_asked, subscription.failures = False, 0
-        subscription.token, subscription.token_until = token, now + self._token_life
-        renewing, subscription.renewing = subscription.renewing, False
-        if subscription.step is Step.TOKEN:
-            subscription.step = Step.IDLE
-            self._ready.append(subscription)
-        elif renewing and subscription.step is Step.HEARD:
-            self._sends.append(lambda protocol, now: protocol.renew(subscription.stream, token, now))
-
-    def _token_failed(self, subscription: Subscription, error: BaseException, now: float) -> None:
-        self._fetching_tokens -= 1
-        if subscription.step is Step.DOWN:
-            subscription.token_asked = False
-        elif is_final(error):
-            subscription.token_asked = False
-            if subscription.step is Step.TOKEN:  # one that is heard is heard until its old token ends
-                self._fail(subscription, error if isinstance(error, ChatError) else ChatError(type(error).__name__))
-        else:
-            subscription.failures += 1
-            until = now + again_in(error, subscription.failures, self._random())
-            if isinstance(error, RateLimited):
-                self._pace.hold(until)
-            self._at(until, lambda _: self._tokens.append(subscription))
-
-    # ---- backfills
+    # ---- what an order wishes for
 
     def _serve(self, subscription: Subscription, wish: Wish) -> None:
-        """What an order wishes for."""
         if isinstance(wish, Fetch):
-            subscription.fetch, subscription.fetch_failures = wish, 0
-            self._fetch(subscription)
+            self._catching_up.fetch(subscription, wish)
         elif isinstance(wish, Locate):
-            self._locate(subscription)
+            self._catching_up.locate(subscription)
         else:
             self._sends.append(lambda protocol, now: self._hear_anew(subscription, protocol, now))
 
@@ -530,80 +496,10 @@ class Subscriptions:
         outputs = list(protocol.unsubscribe(subscription.stream, now))
         return [*outputs, *self._ask_for(subscription, protocol, now)]
 
-    def _fetch(self, subscription: Subscription) -> None:
-        wish = subscription.fetch
-        if wish is None or subscription.fetching:
-            return
-        subscription.fetching = self._errand(
-            lambda: self._history.after(subscription.channel, wish.after),
-            lambda page, now: self._page_came(subscription, wish, page, now),
-            lambda error, now: self._page_failed(subscription, wish, error, now),
-        )
-
-    def _page_came(self, subscription: Subscription, wish: Fetch, page: Page, now: float) -> None:
-        subscription.fetching = False
-        if subscription.step is Step.DOWN:
-            return
-        if subscription.fetch is wish:
-            subscription.fetch, subscription.fetch_failures = None, 0
-            at, channel = self._clock.time(), subscription.channel
-            events = [
-                self._backend.event_of(message, user=self._user, channel=channel, at=at) for message in page.messages
-            ]
-            order = subscription.order
-            order.filled(wish.turn, events, page.more, page.newest, now, self._touch(subscription))
-            self._hand_over()
-            if page.more and order.filling and order.turn == wish.turn:
-                subscription.fetch = Fetch(page.last, wish.turn)
-        self._fetch(subscription)
-
-    def _page_failed(self, subscription: Subscription, wish: Fetch, error: BaseException, now: float) -> None:
-        subscription.fetching = False
-        if subscription.step is Step.DOWN:
-            return
-        if subscription.fetch is not wish:
-            self._fetch(subscription)
-        elif is_final(error):
-            subscription.fetch, subscription.checkable = None, False
-            said = error.message if isinstance(error, ChatError) else type(error).__name__
-            reason = f"the channel's history cannot be read: {said}"
-            subscription.order.unfilled(wish.turn, reason, now, self._touch(subscription))
-        else:
-            subscription.fetch_failures += 1
-            delay = again_in(error, subscription.fetch_failures, self._random())
-            self._at(now + delay, lambda _: self._fetch(subscription))
-
-    def _locate(self, subscription: Subscription) -> None:
-        if not subscription.locating:
-            subscription.locating = self._errand(
-                lambda: self._history.newest(subscription.channel),
-                lambda newest, now: self._located(subscription, newest, now),
-                lambda error, now: self._not_located(subscription, error, now),
-            )
-
-    def _located(self, subscription: Subscription, newest: int | None, now: float) -> None:
-        subscription.locating = False
-        if subscription.step is not Step.DOWN:
-            subscription.order.located(newest, now, self._touch(subscription))
-            if subscription.step is Step.HEARD:
-                self._tell(subscription, SUBSCRIBED)
-
-    def _not_located(self, subscription: Subscription, error: BaseException, now: float) -> None:
-        if is_final(error):
-            subscription.checkable = False
-            self._located(subscription, None, now)
-        elif subscription.step is Step.DOWN or subscription.order.seq is not None:
-            self._located(subscription, None, now)
-        else:
-            subscription.fetch_failures += 1
-            delay = again_in(error, subscription.fetch_failures, self._random())
-            self._at(now + delay, lambda _: self._relocate(subscription))
-            if subscription.step is Step.HEARD:
-                self._tell(subscription, SUBSCRIBED)  # what comes is heard all the same
-
-    def _relocate(self, subscription: Subscription) -> None:
-        subscription.locating = False
-        self._locate(subscription)
+    def _known(self, subscription: Subscription) -> None:
+        """From where on nothing is missed is known now, or that nobody can tell."""
+        if subscription.step is Step.HEARD:
+            self._tell(subscription, SUBSCRIBED)
 
     # ---- quiet channels, and those that fell behind
 

@@ -157,7 +157,7 @@ class Waiter:
         self._waker.wake()
 
     def hurry(self) -> None:
-        """End a `pause`."""
+        """End the `pause`, also one that was announced and has not begun."""
         self._hurried = True
         self._waker.wake()
 
@@ -186,9 +186,12 @@ class Waiter:
             if self._clock.monotonic() >= until:
                 raise TimeoutError("not in time")
 
+    def announce_pause(self) -> None:
+        """From now on `hurry` means the next `pause`."""
+        self._hurried = False
+
     def pause(self, until: float, between: Callable[[], object]) -> None:
         """Until that time, or until somebody hurries. `between` is called after every word. Raises Stopped."""
-        self._hurried = False
         while not self._hurried and self._clock.monotonic() < until:
             between()
             self.wait(None, False, until)

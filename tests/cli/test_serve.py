@@ -21,9 +21,11 @@ def test_what_it_prints_can_be_copied(number: signal.Signals, chatsdk: Shell) ->
         printed.append(line)
         if line.startswith("# general"):
             break
-    exports = dict(re.findall(r"^export (\w+)=(\S+)", "".join(printed), re.MULTILINE))
-    assert set(exports) == {"CHATSDK_URL", "CHATSDK_TOKEN"}
+    said = " ".join(re.findall(r"^export (.*?)(?:  #|$)", "".join(printed), re.MULTILINE))
+    exports = dict(re.findall(r"(\w+)=(\S+)", said))
+    assert set(exports) == {"CHATSDK_URL", "CHATSDK_TOKEN", "CHATSDK_WS_TOKEN"}
     assert chatsdk("send", "general", "hello", **exports).code == 0
+    assert "hello" in chatsdk("tail", "general", "--since", "0", "--limit", "1", **exports).out
     assert end(process, number).code == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chatsdk.core.chatsdk_events import read_event
 from chatsdk.core.ordering import BOUND, HOLD, ORPHANS, WINDOW, Delivery, Fetch, Ids, Locate, Mark, Order, Recover
 from chatsdk.core.protocols.outputs import Position
 from chatsdk.core.realtime_events import MessageReceived, MessageUpdated, RealtimeEvent
@@ -361,6 +362,29 @@ def test_no_gap_is_told_of_what_was_true_for_a_moment_only() -> None:
     [asked] = wishes(it)
     assert isinstance(asked, Fetch)
     assert filled(it, asked.turn, new(2), new(3), newest=3) == ["2", "3"]
+
+
+def published(seq: int, offset: int | None = None, parent: str | None = None) -> RealtimeEvent:
+    """A publication of the server; `parent`: it is a reply, which no list shows."""
+    message = {"id": f"m{seq}", "seq": seq, "text": "x", "parentId": parent}
+    return read_event({"type": "message.new", "payload": {"message": message}}, user="bot", channel="c", offset=offset)
+
+
+def test_what_an_earlier_process_handled_does_not_come_again() -> None:
+    """Its publication may come late, or be recovered from an offset that lags: who stood at 10 had all that lists show.
+    Whether he had a reply, nobody knows: it comes again rather than never."""
+    it = order((10, 8, "e"))
+    assert shown(take(it, published(11, 9), published(10, 10), published(12, 11))) == ["11", "12"]
+    assert it.duplicates == 1
+    assert shown(take(it, published(9, 12, parent="m1"), published(3, 13))) == ["9 late"]
+
+
+def test_where_it_begins_is_no_earlier_process() -> None:
+    """A message may be committed between the subscription and the question for the newest seq: its publication comes
+    after the answer, and is news."""
+    it = order((None, None, ""))
+    it.located(5, 0.0, [])
+    assert shown(take(it, published(5, 1), published(6, 2))) == ["5 late", "6"]
 
 
 def test_offsets_that_begin_anew_unannounced_are_noticed() -> None:

@@ -3,11 +3,13 @@ twice."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -94,9 +96,17 @@ def test_exchanged_for_a_copy_while_in_use(
     server.clear_faults()
     chat = connect(sweep_interval=0.5)
     assert chat.send(channel, "not in it").state is State.SENT
-    os.rename(place(state_dir), tmp_path / "old")
-    shutil.copytree(place(tmp_path / "copy"), tmp_path / "old.copy")
-    os.rename(tmp_path / "old.copy", next(state_dir.glob("*")) / "default")
+    new, used = tmp_path / "new", place(state_dir)
+    shutil.copytree(place(tmp_path / "copy"), new)
+    for number in count():
+        os.rename(used, tmp_path / f"old-{number}")
+        try:
+            os.rename(new, used)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # the client was quicker, and made one of its own
     assert chat.send(channel, "after").wait(10).state is State.SENT
     assert chat.outbox.flush(10).queued == 0
     assert texts(channel) == ["in the copy", "not in it", "after"]

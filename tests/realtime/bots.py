@@ -30,10 +30,18 @@ QUICK = Backoff(tries=0, first=0.02, factor=1.5, cap=0.2, low=0.5, high=1.0)
 
 
 class Bot:
-    """bob, who listens. `seen`: the seqs of each channel, as the handlers saw them."""
+    """bob (or another user), who listens. `seen`: the seqs of each channel, as the handlers saw them."""
 
     def __init__(
-        self, server: DevServer, state: Path, *, kind: Kind = "centrifugo", cursors: Path | None = None, **options: Any
+        self,
+        server: DevServer,
+        state: Path,
+        *,
+        user: str = "bob",
+        kind: Kind = "centrifugo",
+        cursors: Path | None = None,
+        on_message: Callable[[MessageReceived], object] | None = None,
+        **options: Any,
     ) -> None:
         self.server = server
         self.changed = threading.Condition()
@@ -41,11 +49,12 @@ class Bot:
         self.seen: dict[str, list[int]] = defaultdict(list)
         self.late: list[int] = []
         self.states: dict[str, str] = {}
-        self.client = ChatClient(server.url, server.tokens["bob"], user="bob", state_dir=str(state), discover=False)
-        self.workshop = Workshop(self.handle, cursors)
-        token = server.tokens["bob"] if kind == "json" else server.session("bob")["wsToken"]
+        self.on_event: Callable[[Event], object] = lambda _: None
+        self.client = ChatClient(server.url, server.tokens[user], user=user, state_dir=str(state), discover=False)
+        self.workshop = Workshop(self.handle, cursors, on_message=on_message)
+        token = server.tokens[user] if kind == "json" else server.session(user)["wsToken"]
         self.realtime = Realtime(
-            "bob",
+            user,
             server.ws_url if kind == "centrifugo" else server.plain_url,
             ChatSDKBackend(),
             self.workshop,
@@ -59,6 +68,7 @@ class Bot:
         )
 
     def handle(self, event: Event) -> None:
+        self.on_event(event)
         with self.changed:
             self.events.append(event)
             if isinstance(event, MessageReceived):

@@ -147,12 +147,15 @@ class Protocol:
         self.asked: list[tuple[str, str, Position | None]] = []
         self.renewed: list[str | None] = []
         self.left: list[str] = []
+        self.done: list[str] = []
 
     def subscribe(self, stream: str, token: Secret | None, position: Position | None, now: float) -> list[Output]:
+        self.done.append("subscribe")
         self.asked.append((stream, "" if token is None else token.reveal(), position))
         return []
 
     def unsubscribe(self, stream: str, now: float) -> list[Output]:
+        self.done.append("unsubscribe")
         self.left.append(stream)
         return []
 

@@ -264,6 +264,18 @@ def test_network_is_back() -> None:
         assert connection.wait_connected(LIMIT)
 
 
+def test_who_sees_the_loss_may_hurry_at_once() -> None:
+    """Also from an observer, before the wait has begun."""
+    late = (Backoff(tries=0, first=60.0, factor=1.0, cap=60.0, high=1.0),)
+    server = Server()
+    with serving(server) as raw, connecting(raw.port, reconnect=late) as connection:
+        connection.watch(lambda state: connection.retry_now() if state is S.DISCONNECTED else None)
+        assert connection.connect(wait=LIMIT)
+        connection.retry_now()  # nothing is waited for: it means nothing, now or later
+        server.cut()
+        eventually(lambda: connection.metrics().reconnects == 1)
+
+
 def test_server_asks_to_wait() -> None:
     """Retry-After of a refused handshake is obeyed."""
 

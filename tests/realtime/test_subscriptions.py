@@ -506,3 +506,22 @@ def test_subscribing_twice_does_nothing(stage: Stage) -> None:
     stage.subscriptions.subscribe(C)
     stage.settle()
     assert len(stage.protocol.asked) == 1
+
+
+def test_left_and_heard_again_at_once(stage: Stage) -> None:
+    """The server is told to leave before it is asked again: the new subscription stands."""
+    stage.begin(C)
+    stage.take(message_new(C, 1, 1))
+    stage.expect("subscribed", "1")
+    stage.wait_for(lambda: stage.cursors.get(f"bot\n{C}") == (1, 1, "e"))
+    done = stage.protocol.done
+    done.clear()
+    stage.subscriptions.unsubscribe(C)
+    stage.subscriptions.subscribe(C)
+    stage.settle()
+    assert done == ["unsubscribe", "subscribe"]
+    assert stage.protocol.asked[-1][2] == Position(1, "e")
+    stage.join(C, offset=1, recovered=True)
+    stage.take(message_new(C, 2, 2))
+    stage.wait_for(lambda: stage.shown(C)[-1] == "2")
+    assert stage.subscriptions.states() == {C: "subscribed"}

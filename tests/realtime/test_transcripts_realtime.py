@@ -199,7 +199,7 @@ def test_transcript_of_a_refusal_is_a_failed_channel() -> None:
 
 def test_transcripts_find_out_a_layer_that_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without backfills a message that is left out is missing."""
-    monkeypatch.setattr(Order, "_ask", lambda self, now: None)
+    monkeypatch.setattr(Order, "_ask", lambda self, now: setattr(self, "filling", True))
     play = PLAYS["rt-backlog"]
     with pytest.raises(AssertionError, match="all that the server has"):
         Theatre(play, recovery=False, without=play.publications[-1]).check()

@@ -109,3 +109,22 @@ def errors(chat: ChatClient) -> None:
         print(error.receipt)
     except RateLimited as error:
         assert_type(error.retry_after, float | None)
+
+
+def a_bot(chat: ChatClient, room: Channel) -> None:
+    def answer(event: events.MessageReceived) -> None:
+        assert_type(event.message, Message)
+        assert_type(event.own, bool)
+        assert_type(event.seq, int | None)
+
+    chat.on(events.MessageReceived, answer)
+    chat.subscribe("general")
+    chat.subscribe([room, "general"], since=0, keep=False)
+    assert_type(chat.connect(wait=5), bool)
+    for event in chat.events(events.TypingStarted, timeout=1.5):
+        assert_type(event.by, str)
+    with chat.events() as stream:
+        assert_type(next(stream), events.RealtimeEvent)
+    assert_type(chat.connection.reconnect_in, float | None)
+    assert_type(chat.connection.metrics().reconnects, int)
+    chat.run_forever()

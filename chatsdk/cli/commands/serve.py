@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 
 import click
 
@@ -27,7 +28,7 @@ def command(host: str, port: int, data: str, rate_limits: bool, allow_remote: bo
         from ...devserver.settings import ServerSettings
         from ...devserver.store.database import DataFileError
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn", "wsproto"):
             raise
         raise missing_extra("serve") from None
 
@@ -35,7 +36,7 @@ def command(host: str, port: int, data: str, rate_limits: bool, allow_remote: bo
         if as_json:
             output.line(ready.to_json())
             return
-        for text in _greeting(ready.url, ready.tokens, ready.channel_id):
+        for text in _greeting(ready.url, ready.tokens, ready.ws_tokens, ready.channel_id):
             output.line(text)
 
     log_to_stderr("WARNING")  # such as the one that comes with --allow-remote
@@ -63,11 +64,17 @@ def missing_extra(command: str) -> SettingsError:
     return SettingsError(f"`chatsdk {command}` needs the extra [server]", hint="install chatsdk with the extra [demo]")
 
 
-def _greeting(url: str, tokens: dict[str, str], channel: str) -> list[str]:
-    (first, token), *others = tokens.items()
+def _greeting(url: str, tokens: Mapping[str, str], ws_tokens: Mapping[str, str], channel: str) -> list[str]:
+    first, *others = tokens
     lines = [f"# A chat server for development, at {url}. Copy these into another terminal:", ""]
-    lines += [f"export CHATSDK_URL={url}", f"export CHATSDK_TOKEN={token}  # you are {first}"]
-    for name, other in others:
-        lines.append(f"# or, as {name}:  export CHATSDK_TOKEN={other}")
-    lines += ["", 'chatsdk send general "hello"', f"# general is {channel}; Ctrl-C ends the server"]
+    lines.append(f"export CHATSDK_URL={url}")
+    lines.append(f"export {_of(tokens[first], ws_tokens[first])}  # you are {first}")
+    for name in others:
+        lines.append(f"# or, as {name}:  export {_of(tokens[name], ws_tokens[name])}")
+    lines += ["", 'chatsdk send general "hello"', "chatsdk tail general --since 0"]
+    lines.append(f"# general is {channel}; Ctrl-C ends the server")
     return lines
+
+
+def _of(token: str, ws_token: str) -> str:
+    return f"CHATSDK_TOKEN={token} CHATSDK_WS_TOKEN={ws_token}"

@@ -51,7 +51,7 @@ def main() -> int:
             quiet_check=5.0 if given.messages > 10_000 else 1.0,
             stall_every=given.messages // 4 // STALLS if given.messages > 10_000 else 0,
             stall_s=STALL_S,
-            patience=60.0,
+            patience=5.0 if given.control else 60.0,
         )
         coming = forecast(seed, given.messages, None if given.kill_bot else {"bot killed": 0})
         with serving(directory, given.protocol) as server:

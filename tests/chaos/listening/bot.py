@@ -62,7 +62,7 @@ def listen(job: dict[str, Any]) -> None:
         def follow(event: events.SubscriptionStateChanged) -> None:
             notes.state(event.channel, event.state)
 
-        notes.begins()
+        notes.begins(job["run"])
         chat.subscribe(job["channels"])
         chat.run_forever()
         figures = {**asdict(chat.connection.metrics()), "subscriptions": chat.connection.subscriptions}

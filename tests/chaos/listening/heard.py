@@ -40,9 +40,9 @@ class Notebook:
     def __init__(self, path: str | Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def begins(self) -> None:
-        """A run begins."""
-        self._write("run\n")
+    def begins(self, run: int) -> None:
+        """A run begins; later ones have higher numbers."""
+        self._write(f"run {run}\n")
 
     def saw(self, channel: str, id: str, seq: int | None, late: bool, text: str) -> None:
         """In the handler."""
@@ -88,7 +88,7 @@ class Notes:
     def _take(self, line: str) -> None:
         verb, _, rest = line.partition(" ")
         if verb == "run":
-            self.run += 1
+            self.run = int(rest)
             self.states.clear()
         elif verb == "gap":
             self.gaps.append(rest)
@@ -135,9 +135,10 @@ def judge(sights: Iterable[Sight], log: Iterable[Mapping[str, Any]], gaps: Itera
     last: dict[str, Sight] = {}  # what was seen last of each channel
     highest: dict[str, int] = {}
     seen: set[tuple[str, str]] = set()
-    run = 0
+    runs: set[int] = set()
     for sight in sights:
-        name, run = (sight.channel, sight.id), sight.run
+        name = sight.channel, sight.id
+        runs.add(sight.run)
         before = last.get(sight.channel)
         last[sight.channel] = sight
         message = stored.get(name)
@@ -146,7 +147,7 @@ def judge(sights: Iterable[Sight], log: Iterable[Mapping[str, Any]], gaps: Itera
         elif (message["seq"], message["text"]) != (sight.seq, sight.text):
             found["changed"].append(sight)
         if name in seen:
-            interrupted = before is not None and before.run == sight.run - 1 and before.id == sight.id
+            interrupted = before is not None and before.run < sight.run and before.id == sight.id
             (in_flight if interrupted else found["repeated"]).append(sight)
             continue
         seen.add(name)
@@ -165,5 +166,5 @@ def judge(sights: Iterable[Sight], log: Iterable[Mapping[str, Any]], gaps: Itera
         gaps=tuple(gaps),
         in_flight=tuple(in_flight),
         heard=len(seen),
-        runs=run,
+        runs=len(runs),
     )

@@ -40,6 +40,10 @@ SETTLE_S = 0.7
 """Seconds after the last message was heard in which nothing may come any more. More than a window of messages that are
 shuffled is held, and than the longest delay that may be left."""
 
+AT_WORK = 0.7
+"""Of the kills of a bot, how many wait until it hears a channel; the others come when they come, also while it starts.
+"""
+
 LAST_WORDS = 3
 """Channels whose last message is never published: only a look over HTTP finds it."""
 
@@ -117,6 +121,7 @@ class Storm:
         self._count = self.directory / "count"
         self._answer = self.directory / "answer"
         self._began = time.monotonic()
+        self._starts = 0
         self._bot: subprocess.Popen[bytes] | None = None
         self._sending: subprocess.Popen[bytes] | None = None
 
@@ -173,6 +178,8 @@ class Storm:
             self.server.start()
         elif event.what == "bot killed":
             assert self._bot is not None
+            if random.Random(event.seed).random() < AT_WORK:
+                self._wait_until_something_is_heard()
             ended = end(self._bot, signal.SIGKILL)
             assert ended == -signal.SIGKILL, f"the bot ended by itself: {self.errors}"
             time.sleep(event.seconds)
@@ -200,6 +207,7 @@ class Storm:
     # ---- the others
 
     def _start_bot(self) -> None:
+        self._starts += 1
         job = {
             "url": self.server.url,
             "ws_url": self.server.plain_url if self.terms.protocol == "json" else self.server.ws_url,
@@ -216,6 +224,7 @@ class Storm:
             "stall_every": self.terms.stall_every,
             "stall_s": self.terms.stall_s,
             "seed": self.seed,
+            "run": self._starts,
         }
         self._bot = start("-m", "tests.chaos.listening.bot", job=job, errors=self._errors)
 
@@ -245,6 +254,15 @@ class Storm:
             assert self._bot.poll() is None, self.errors
             assert time.monotonic() < ends, f"subscribed are {self.notes.states}: {self.errors}"
             time.sleep(LOOK_S)
+
+    def _wait_until_something_is_heard(self) -> None:
+        """By the newest bot; not for ever, for it may have to wait for its server."""
+        ends = time.monotonic() + READY_S / 3
+        while not (self.notes.sights and self.notes.sights[-1].run == self._starts):
+            if time.monotonic() > ends:
+                return
+            time.sleep(LOOK_S)
+            self.notes.read()
 
     def _wait_for(self, log: Sequence[dict[str, Any]]) -> None:
         """Until the bot has heard everything and nothing more comes, or nothing new has come for a while."""

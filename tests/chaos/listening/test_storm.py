@@ -57,15 +57,16 @@ def test_a_bot_in_a_storm_hears_each_message_once_and_in_order(
     assert verdict.violations == {}, f"CHAOS_SEED={seed}"
     assert verdict.heard == messages + LAST_WORDS, "the machine is too slow for this test"
     assert len(verdict.late) <= messages / 100
-    assert storm.figures["reconnects"] >= 3, "nothing happened"
+    assert storm.figures["reconnects"] >= 2, "nothing happened"
 
 
 def test_a_bot_that_is_killed_skips_nothing(tmp_path: Path, seed: int) -> None:
     """Every message reaches a handler; only what a killed run saw last of a channel may come again."""
-    _, verdict = blow(tmp_path, Terms(messages=2000), seed, {**SHORT, "bot killed": 5})
+    storm, verdict = blow(tmp_path, Terms(messages=2000), seed, {**SHORT, "bot killed": 5})
     assert verdict.violations == {}, f"CHAOS_SEED={seed}"
     assert verdict.heard == 2000 + LAST_WORDS, "the machine is too slow for this test"
-    assert verdict.runs == 6
+    assert storm.carried_out["bot killed"] == 5
+    assert verdict.runs >= 4, "most were killed before they began"
 
 
 @pytest.mark.parametrize(
@@ -98,10 +99,11 @@ def test_every_mutant_is_put_to_the_test() -> None:
 
 def test_the_long_run_is_a_command_of_its_own() -> None:
     """It prints its seed, the events and the accounts, and its exit code is the verdict."""
-    command = [sys.executable, "-m", "tests.chaos.listening", "--messages", "30", "--seed", "5", "--control"]
-    ended = subprocess.run([*command, "no_quiet_check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.chaos.listening", "--messages", "300", "--seed", "5", "--kill-bot"]
+    ended = subprocess.run([*command, "--control", "no_cursor"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0] == "seed 5"
-    assert str(forecast(5, 30, {"bot killed": 0})[0]) in lines[1]
+    assert str(forecast(5, 300)[0]) in lines[1]
+    assert any(line.startswith("seed 5: 300 sent, ") for line in lines)
     assert lines[-1] == "the mutant was found out"
