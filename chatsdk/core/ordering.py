@@ -30,7 +30,7 @@ from typing import NamedTuple, TypeAlias
 
 from .events import Event
 from .protocols.outputs import Position
-from .realtime_events import Gap, MessageReceived, RealtimeEvent
+from .realtime_events import ChangesMissed, Gap, MessageReceived, RealtimeEvent
 
 HOLD = 0.3
 """Seconds that a hole is held (DESIGN 7)."""
@@ -124,6 +124,7 @@ class Order:
         "_recover_later",
         "_recovered_at",
         "_recovering",
+        "_resumed",
         "_safe",
         "_seqs_lost",
         "_start",
@@ -175,6 +176,7 @@ class Order:
         self._recover_later = False
         self._recovered_at = -1  # where that was asked for the last time because of a hole
         self._joined = False
+        self._resumed = self.top is not None  # an earlier process heard it
         # by seq
         self.ids = Ids(window)
         self._start = self.seq or 0  # what is not above it is told apart by id only
@@ -297,6 +299,8 @@ class Order:
             if self.seq is not None:
                 self._owing = True
                 self.filling = False  # one that is under way may have looked too early
+                if again or self._resumed:
+                    self._deliver(ChangesMissed(user=self.user, channel=self.channel, after=self.seq), out)
                 if not self.stopped:
                     self._ask(now)
             else:

@@ -493,3 +493,16 @@ class Gap(Event):
     channel: str
     after: int | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ChangesMissed(Event):
+    """The connection was lost, and the realtime server does not give again what it published meanwhile. The channel's
+    messages come all the same, fetched over HTTP; edits, deletions, reactions and the like of that time were not told.
+    Who shows messages should read them again."""
+
+    NAME: ClassVar[str] = "changes:missed"
+
+    user: str
+    channel: str
+    after: int | None = None

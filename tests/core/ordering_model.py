@@ -9,7 +9,14 @@ from random import Random
 from chatsdk.core.events import Event
 from chatsdk.core.ordering import Delivery, Fetch, Locate, Order, Recover
 from chatsdk.core.protocols.outputs import Position
-from chatsdk.core.realtime_events import Gap, MessageDeleted, MessageReceived, RealtimeEvent, TypingStarted
+from chatsdk.core.realtime_events import (
+    ChangesMissed,
+    Gap,
+    MessageDeleted,
+    MessageReceived,
+    RealtimeEvent,
+    TypingStarted,
+)
 
 
 def new(seq: int | None, offset: int | None = None, name: str | None = None) -> MessageReceived:
@@ -37,7 +44,7 @@ def _shown(event: Event) -> str:
         return f"{event.seq} late" if event.late else str(event.seq)
     if isinstance(event, MessageDeleted):
         return f"-{(event.message_id or '')[1:]}"
-    return {TypingStarted: "typing", Gap: "gap"}[type(event)]
+    return {TypingStarted: "typing", Gap: "gap", ChangesMissed: "changes"}[type(event)]
 
 
 @dataclass

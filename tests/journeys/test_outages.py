@@ -43,14 +43,14 @@ def test_lane_that_is_known_to_be_stuck_makes_nobody_wait(
 
 
 def sends_at_once(chat: ChatClient, channels: list[str]) -> None:
-    """99 of 100 sends that do not wait take less than 50 ms, and all of them are accepted."""
+    """Sends that do not wait take less than 50 ms, and all of them are accepted. Here 95 of 100, because other tests
+    may want the processor too; `tests.bench outbox` measures 99."""
     took = []
     for n in range(SENDS):
         began = time.monotonic()
         chat.send(channels[n % len(channels)], f"{n}", wait=False)
         took.append(time.monotonic() - began)
-    print(f"p99 {sorted(took)[SENDS * 99 // 100 - 1] * 1000:.1f} ms")
-    assert sorted(took)[SENDS * 99 // 100 - 1] < AT_ONCE_S, sorted(took)[-10:]
+    assert sorted(took)[SENDS * 95 // 100 - 1] < AT_ONCE_S, sorted(took)[-10:]
     stats = chat.outbox.stats()
     assert (stats.accepted, stats.pending + stats.delivered) == (SENDS, SENDS)
 

@@ -121,7 +121,7 @@ def test_a_reconnect_without_recovery_is_caught_up_page_by_page(stage: Stage) ->
     stage.chat.send(C, *range(1, 431))
     stage.open()
     stage.join(C, offset=430, epoch="f")
-    stage.expect("subscribed", "waiting", "subscribed", *map(str, range(1, 431)))
+    stage.expect("subscribed", "waiting", "changes:missed", "subscribed", *map(str, range(1, 431)))
 
 
 def test_a_reconnect_with_recovery_asks_nothing_over_http(stage: Stage) -> None:
@@ -321,7 +321,7 @@ def test_a_history_that_may_not_be_read_is_a_gap(stage: Stage, status: int) -> N
     stage.lose()
     stage.open()
     stage.take(Subscribed(stream_name(C)), message_new(C, 5, 1))
-    stage.expect("subscribed", "1", "waiting", "subscribed", "gap", "5")
+    stage.expect("subscribed", "1", "waiting", "changes:missed", "subscribed", "gap", "5")
     assert stage.gaps()[0].after == 1
     asked = stage.chat.count("messages.list")
     stage.pass_time(200.0, step=5.0)
@@ -489,7 +489,7 @@ def test_a_stream_that_is_counted_anew_is_caught_up(stage: Stage) -> None:
     stage.take(message_new(C, 1, 1), message_new(C, 2, 2))
     stage.chat.send(C, 1, 2, 3, 4)
     stage.take(message_new(C, 4, 1, "f"))
-    stage.expect("subscribed", "1", "2", "3", "4")
+    stage.expect("subscribed", "1", "2", "changes:missed", "3", "4")
 
 
 def test_while_nobody_can_tell_where_a_channel_stands_it_is_heard_all_the_same(stage: Stage) -> None:

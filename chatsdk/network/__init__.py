@@ -1,0 +1,1 @@
+"""How the network is, and what is still possible over it: quality from real traffic, and features that fall back."""

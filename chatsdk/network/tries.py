@@ -1,0 +1,80 @@
+"""Each HTTP try as a sample: what an exchange with the server says about the network between.
+
+it ended with                            | says
+-----------------------------------------+--------------------------------------------------------------
+an answer, whatever its status           | contact; its time is a latency, a large body tells of bandwidth
+a web page, a redirect elsewhere, 511    | somebody in between answered: captive_portal
+an answer that cannot be used            | the same: rewriting_proxy
+silence, a refused or broken connection  | lost
+a caller that waited less than a second  | nothing
+nothing that was sent at all             | nothing (closed, no token, a wrong request, an open circuit)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..core.errors import (
+    CaptivePortalError,
+    ChatError,
+    DeadlineExceeded,
+    InvalidResponseError,
+    NotSentError,
+    OutcomeUnknownError,
+    StatusError,
+)
+from ..core.exchange import CallNext, Request, Response
+from .quality import Reason
+
+PATIENT = 1.0
+"""Seconds from which on a caller that gave up is a sign of loss; a shorter deadline says more about the caller."""
+
+_NOTHING_TRIED = frozenset({"closed", "invalid_request", "deadline"})
+
+
+class Sample(Protocol):
+    """`monitor.NetworkMonitor.sample`."""
+
+    def __call__(self, latency: float | None, ok: bool = True, size: int = 0, reason: str = "") -> object: ...
+
+
+def observed(exchange: CallNext, sample: Sample, monotonic: Callable[[], float]) -> CallNext:
+    """`exchange`, with a sample for each call. What it returns or raises stays the same."""
+
+    def run(request: Request) -> Response:
+        began = monotonic()
+        try:
+            response = exchange(request)
+        except ChatError as error:
+            _report(error, monotonic() - began, sample)
+            raise
+        sample(response.elapsed or monotonic() - began, True, _size(response))
+        return response
+
+    return run
+
+
+def _report(error: ChatError, took: float, sample: Sample) -> None:
+    if isinstance(error, StatusError):
+        answer = error.response
+        sample((answer.elapsed if answer is not None else 0.0) or took, True)
+    elif isinstance(error, CaptivePortalError):
+        sample(None, False, 0, Reason.CAPTIVE_PORTAL)
+    elif isinstance(error, InvalidResponseError):
+        if error.code == "too_large":
+            sample(None, True)
+        else:
+            sample(None, False, 0, Reason.REWRITING_PROXY)
+    elif isinstance(error, DeadlineExceeded):
+        if took >= PATIENT:
+            sample(None, False)
+    elif isinstance(error, OutcomeUnknownError) or (
+        isinstance(error, NotSentError) and error.retryable and error.code not in _NOTHING_TRIED
+    ):
+        sample(None, False)
+
+
+def _size(response: Response) -> int:
+    text = response.headers.get("content-length", "")
+    return int(text) if len(text) > 4 and text.isdecimal() else 0  # below 10,000 bytes it does not matter
