@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .core.events import Event
     from .core.exchange import Call
     from .core.models import Attachment
-    from .core.realtime_events import RealtimeEvent
+    from .core.realtime_events import ChangesMissed, Gap, RealtimeEvent
     from .core.settings import Settings
     from .core.store import OutboxStore
     from .core.tokens import Secret, TokenRequest
@@ -235,21 +235,28 @@ class ChatClient:
     @overload
     def events(self, event: type[E], *, timeout: float | None = None) -> EventStream[E]: ...
     @overload
-    def events(self, *, timeout: float | None = None) -> EventStream[RealtimeEvent]: ...
+    def events(self, *, timeout: float | None = None) -> EventStream[RealtimeEvent | Gap | ChangesMissed]: ...
     def events(self, event: Any = None, *, timeout: float | None = None) -> EventStream[Any]:
-        """A loop over events of a class (without one: over everything that comes by realtime): `for event in
-        chat.events(): ...`. It hears from now on, ends after `timeout` seconds without an event (None: never) and when
-        the client is closed. An event counts as handled when the loop comes for the next one."""
-        from .core.realtime_events import RealtimeEvent
+        """A loop over events of a class (without one: over everything that comes by realtime, and what is missing of
+        it): `for event in chat.events(): ...`. It hears from now on, ends after `timeout` seconds without an event
+        (None: never) and when the client is closed. An event counts as handled when the loop comes for the next one."""
+        from .core.realtime_events import ChangesMissed, Gap, RealtimeEvent
 
-        cls, emitter, user = event or RealtimeEvent, self._parts.emitter, self.user if self._is_view else None
+        classes = (RealtimeEvent, Gap, ChangesMissed) if event is None else (event,)
+        emitter, user = self._parts.emitter, self.user if self._is_view else None
 
         def subscribe(bring: Callable[[Event], None]) -> Callable[[], None]:
             def mine(event: Event) -> None:
                 if user is None or getattr(event, "user", user) == user:
                     bring(event)
 
-            return emitter.subscribe(cls, mine)
+            ends = [emitter.subscribe(each, mine) for each in classes]
+
+            def unsubscribe() -> None:
+                for end in ends:
+                    end()
+
+            return unsubscribe
 
         stream: EventStream[Any] = self._parts.connections.stream(subscribe, timeout)
         return stream

@@ -17,10 +17,10 @@ from .errors import ChatError
 from .record import Record
 
 if TYPE_CHECKING:
+    from .realtime_events import ChangesMissed as ChangesMissed
     from .realtime_events import ChannelCreated as ChannelCreated
     from .realtime_events import ChannelDeleted as ChannelDeleted
     from .realtime_events import ChannelUpdated as ChannelUpdated
-    from .realtime_events import ChangesMissed as ChangesMissed
     from .realtime_events import Connected as Connected
     from .realtime_events import ConnectionStateChanged as ConnectionStateChanged
     from .realtime_events import Disconnected as Disconnected

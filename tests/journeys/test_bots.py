@@ -159,6 +159,24 @@ def test_a_loop(connect: Callable[..., ChatClient], bot: Callable[..., ChatClien
         assert [event.message.text for event in stream] == ["m0", "m1", "m2"]
 
 
+def test_a_loop_hears_what_is_missing(
+    server: DevServer, connect: Callable[..., ChatClient], bot: Callable[..., ChatClient], channel: str
+) -> None:
+    """The server forgets its history while the connection is down: the loop is told, in its place, and the message
+    comes all the same."""
+    chat = bot()
+    with chat.events(timeout=LIMIT) as stream:
+        chat.subscribe(channel)
+        until(lambda: chat.connection.subscriptions.get(channel) == "subscribed")
+        server.realtime.epoch_reset(tell=False)
+        server.realtime.cut()
+        connect().send(channel, "meanwhile", wait=0)
+        kinds = []
+        while events.MessageReceived not in kinds:
+            kinds.append(type(next(stream)))
+    assert events.ChangesMissed in kinds
+
+
 def test_cuts_lose_nothing(
     protocol: str, server: DevServer, connect: Callable[..., ChatClient], bot: Callable[..., ChatClient], channel: str
 ) -> None:

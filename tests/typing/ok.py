@@ -124,7 +124,7 @@ def a_bot(chat: ChatClient, room: Channel) -> None:
     for event in chat.events(events.TypingStarted, timeout=1.5):
         assert_type(event.by, str)
     with chat.events() as stream:
-        assert_type(next(stream), events.RealtimeEvent)
+        assert_type(next(stream), events.RealtimeEvent | events.Gap | events.ChangesMissed)
     assert_type(chat.connection.reconnect_in, float | None)
     assert_type(chat.connection.metrics().reconnects, int)
     chat.run_forever()

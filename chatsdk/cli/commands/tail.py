@@ -82,7 +82,7 @@ class _Watch:
             at = message.created_at.timestamp() if message.created_at else event.at
             when = time.strftime("%H:%M:%S", time.localtime(at))
             output.line(f"{when} {output.plain(message.user_id)}: {output.plain(message.text)}")
-        if isinstance(event, Gap):
+        if isinstance(event, Gap) and event.channel:
             output.note(f"something is missing here: {output.plain(event.reason)}")
         if isinstance(event, MessageReceived) and self._left is not None:
             self._left -= 1
