@@ -1,4 +1,4 @@
-"""From samples to a level: what is known of a network by its last tries and heartbeats. Pure: time comes with each call.
+"""From samples to a level: what is known of a network by its last tries and heartbeats. Pure: time is an argument.
 
 Rules.
 1. Latency is the median of the last answers, so that one hiccup is none; loss is the share of the last tries that got
@@ -7,9 +7,9 @@ Rules.
    then the level stays what it was (GOOD at first), and `at_best`, `at_worst` say how little that is.
 3. Hysteresis: a latency's level changes when 60 % of the answers agree, a share must fall to 80 % of a limit to be
    below it, and the level gets worse at once, but better only when three answers in a row say so.
-4. OFFLINE means no contact: a run of failures that the loss so far does not explain (1 %), lasting half a second (what
-   fails in the same moment fails for the same reason), or a system without network. One answer ends it, and then the
-   failures of that time are forgotten: they were an outage (a drop), not loss.
+4. OFFLINE means no contact: a run of failures that the loss so far does not explain (less likely than 0.3 %), lasting
+   half a second (what fails in the same moment fails for the same reason), or a system without network. One answer ends
+   it, and then all of those failures count as one: they were an outage (a drop), not loss.
 5. What somebody in between answered is neither an answer nor a loss. All of it is a captive portal; in between good
    answers it is a filter.
 """
@@ -49,7 +49,7 @@ LEAST_FAILURES = 2
 AGREE = 0.6
 RELEASE = 0.8
 CONFIRM = 3
-UNEXPLAINED = 0.01
+UNEXPLAINED = 0.003
 LASTING = 0.5
 FILTERED = 5
 """Intercepted answers in a row that are a captive portal, where a filter was seen before; else LEAST_FAILURES are."""
@@ -70,14 +70,14 @@ class Estimate:
 
     __slots__ = (
         "_answers", "_better", "_changed_at", "_drops", "_failed", "_filter", "_filtered_at", "_heard_at",
-        "_intercepted", "_latency", "_level", "_loss", "_network", "_now", "_ranks", "_run", "_run_at", "_run_reason",
-        "_transfers", "_tries", "_window", "reason",
+        "_intercepted", "_latency", "_level", "_loss", "_network", "_now", "_old", "_ranks", "_run", "_run_at",
+        "_run_reason", "_transfers", "_tries", "_window", "reason",
     )  # fmt: skip
 
     def __init__(self, now: float = 0.0, *, window: int = WINDOW) -> None:
         self._window = window
         self._now = now
-        self._level = self._latency = _GOOD
+        self._level = self._old = self._latency = _GOOD
         self._loss = 0
         self._changed_at = now
         self._heard_at: float | None = None
@@ -87,9 +87,10 @@ class Estimate:
         self._filtered_at = now
         self.reason = _NO_REASON
         """Why the level is no better."""
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """The samples are of no more use; the level stays until others come."""
         self._tries: deque[tuple[float, int]] = deque()  # (when, rank of the latency, _LOST or _HEARD)
         self._failed = 0
         self._answers: deque[tuple[float, float, int]] = deque()  # (when, ms, rank)
@@ -105,6 +106,11 @@ class Estimate:
     def quality(self) -> Quality:
         """The level."""
         return LEVELS[self._level]
+
+    @property
+    def old(self) -> Quality:
+        """The level before the last change; the same, if only the reason changed."""
+        return LEVELS[self._old]
 
     # ---- what happens; each returns whether level or reason changed
 
@@ -185,7 +191,7 @@ class Estimate:
         """The system has a network (again, or another one): what was measured was another one's."""
         self._now = max(self._now, now)
         self._network = True
-        self._forget()
+        self.forget()
         return self._set(self._level, Reason.NO_CONTACT if self._level == _OFFLINE else self.reason)
 
     # ---- reading
@@ -240,8 +246,9 @@ class Estimate:
             )
             self._filtered_at = self._now
         if self._level == _OFFLINE:
-            while self._tries and self._tries[-1][1] == _LOST:
-                self._tries.pop()
+            tries = self._tries
+            while len(tries) > 1 and tries[-1][1] == tries[-2][1] == _LOST:
+                tries.pop()
                 self._failed -= 1
         self._run = self._intercepted = 0
 
@@ -311,6 +318,7 @@ class Estimate:
     def _set(self, level: int, reason: Reason) -> bool:
         if level == self._level and reason is self.reason:
             return False
+        self._old = self._level
         if level != self._level:
             self._changed_at = self._now
             if level == _OFFLINE:

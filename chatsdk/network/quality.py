@@ -90,7 +90,7 @@ _TEXTS = {
     Reason.NO_NETWORK: "this machine has no network: switch it on, or plug it in",
     Reason.NO_CONTACT: "the server cannot be reached",
     Reason.CAPTIVE_PORTAL: "the network wants a sign-in: open a web page in a browser",
-    Reason.CONTENT_FILTER: "a filter of this network blocks some requests: ask who runs it to let the server's host pass",
+    Reason.CONTENT_FILTER: "a filter blocks some requests: ask who runs this network to let the server pass",
     Reason.REWRITING_PROXY: "answers are not the server's own: check the URL, and the proxy in between",
 }
 _INTERCEPTED = frozenset({Reason.CAPTIVE_PORTAL, Reason.CONTENT_FILTER, Reason.REWRITING_PROXY})

@@ -65,7 +65,8 @@ def _report(error: ChatError, took: float, sample: Sample) -> None:
         if error.code == "too_large":
             sample(None, True)
         else:
-            sample(None, False, 0, Reason.REWRITING_PROXY)
+            whole = error.__cause__ is None or isinstance(error.__cause__, (ValueError, RecursionError))
+            sample(None, False, 0, Reason.REWRITING_PROXY if whole else "")
     elif isinstance(error, DeadlineExceeded):
         if took >= PATIENT:
             sample(None, False)
@@ -77,4 +78,4 @@ def _report(error: ChatError, took: float, sample: Sample) -> None:
 
 def _size(response: Response) -> int:
     text = response.headers.get("content-length", "")
-    return int(text) if len(text) > 4 and text.isdecimal() else 0  # below 10,000 bytes it does not matter
+    return int(text) if 4 < len(text) < 16 and text.isdecimal() else 0  # below 10,000 bytes it does not matter

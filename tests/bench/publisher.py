@@ -130,7 +130,8 @@ def _frame(text: str) -> bytes:
     return b"\x81\x7e" + len(data).to_bytes(2, "big") + data
 
 
-def _streams(count: int, channels: int) -> dict[str, bytes]:
+def encoded(count: int, channels: int) -> dict[str, bytes]:
+    """The streams, by name, as they go over the wire."""
     publications = list(_publications(count, channels))
     pushes = [_pushed(*each) for each in publications]
     found = {"plain": b"".join(_frame(_plain(*each)) for each in publications)}
@@ -206,7 +207,7 @@ def _answers(command: Any) -> str:
 class _Server:
     def __init__(self, count: int, channels: int) -> None:
         self._count, self._channels = count, channels
-        self._bytes = _streams(count, channels)
+        self._bytes = encoded(count, channels)
         self._newest: _Socket | None = None
 
     def serve(self, sock: socket.socket) -> None:

@@ -64,7 +64,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 # ---- in the process that is measured
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds of CPU of this process, and on the clock, from `start` to `stop`."""
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class _Stopwatch:
         self.wall, self.cpu = (later - sooner for later, sooner in zip(now, self._began, strict=True))
 
 
-def by_chatsdk(port: int, stream: str, count: int, channels: int, watch: _Stopwatch) -> None:
+def by_chatsdk(port: int, stream: str, count: int, channels: int, watch: Stopwatch) -> None:
     """Through the whole client, from the socket to a handler."""
     import jwt
 
@@ -128,7 +128,7 @@ def by_chatsdk(port: int, stream: str, count: int, channels: int, watch: _Stopwa
             raise AssertionError(f"channel {place} did not come complete and in order")
 
 
-def by_websockets(port: int, stream: str, count: int, channels: int, watch: _Stopwatch) -> None:
+def by_websockets(port: int, stream: str, count: int, channels: int, watch: Stopwatch) -> None:
     from websockets.sync.client import connect
 
     with connect(f"ws://127.0.0.1:{port}{PATH}", compression=None) as websocket:
@@ -140,7 +140,7 @@ def by_websockets(port: int, stream: str, count: int, channels: int, watch: _Sto
         websocket.socket.close()  # it would read the rest of the stream first
 
 
-def by_recv(port: int, stream: str, count: int, channels: int, watch: _Stopwatch) -> None:
+def by_recv(port: int, stream: str, count: int, channels: int, watch: Stopwatch) -> None:
     import websocket
 
     connection = websocket.create_connection(f"ws://127.0.0.1:{port}{PATH}")
@@ -151,8 +151,8 @@ def by_recv(port: int, stream: str, count: int, channels: int, watch: _Stopwatch
     watch.stop()
 
 
-def by_centrifuge(port: int, stream: str, count: int, channels: int, watch: _Stopwatch) -> None:
-    from centrifuge import Client, SubscriptionEventHandler  # type: ignore[import-untyped]
+def by_centrifuge(port: int, stream: str, count: int, channels: int, watch: Stopwatch) -> None:
+    from centrifuge import Client, SubscriptionEventHandler
 
     async def token(*_: Any) -> str:
         return "t"
@@ -182,7 +182,7 @@ def by_centrifuge(port: int, stream: str, count: int, channels: int, watch: _Sto
     asyncio.run(listen())
 
 
-_READERS: Mapping[str, Callable[[int, str, int, int, _Stopwatch], None]] = {
+_READERS: Mapping[str, Callable[[int, str, int, int, Stopwatch], None]] = {
     CHATSDK: by_chatsdk,
     WEBSOCKETS: by_websockets,
     RECV: by_recv,
@@ -191,7 +191,7 @@ _READERS: Mapping[str, Callable[[int, str, int, int, _Stopwatch], None]] = {
 
 
 def _read(reader: str, port: int, stream: str, count: int, channels: int) -> dict[str, float]:
-    watch = _Stopwatch()
+    watch = Stopwatch()
     _READERS[reader](port, stream, count, channels, watch)
     return {"cpu": count / watch.cpu, "wall": count / watch.wall}
 

@@ -110,8 +110,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"server      {output.plain(facts['server'])} as {output.plain(facts['user'])}",
         f"connection  {output.plain(connection['text'])}",
     ]
-    if connection["error"] and not connection["connected"]:
-        lines.append(f"            {output.plain(connection['error']['message'])}")
+    why = connection["error"]
+    if why and not connection["connected"] and why["message"] not in connection["text"]:
+        lines.append(f"            {output.plain(why['message'])}")
     if "error" in outbox:
         lines.append(f"outbox      {output.plain(outbox['error'])}")
     else:
