@@ -27,6 +27,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import monotonic  # threads run in real time, whatever clock is injected
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -58,7 +59,7 @@ log = logging.getLogger("chatsdk.realtime")
 class Lane(Generic[E]):
     """A channel's queue. Made by `Dispatch.lane`, kept by the owner; all but `key` belongs to the dispatch."""
 
-    __slots__ = ("began", "behind", "home", "key", "queue", "scheduled", "taken")
+    __slots__ = ("began", "behind", "home", "key", "queue", "scheduled", "taken", "then")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -69,6 +70,7 @@ class Lane(Generic[E]):
         """Nothing waits, nothing is at work."""
         self.queue: list[E] = []
         self.taken: list[E] = []
+        self.then: list[Callable[[], object]] = []  # to be called when it is idle
         self.scheduled = False  # it is in line or at work
         self.behind = False
         self.began = 0.0
@@ -195,6 +197,15 @@ class Dispatch(Generic[E]):
                 lane.queue.clear()
                 lane.taken.clear()  # ends the loop over it
 
+    def when_idle(self, lane: Lane[E], function: Callable[[], object]) -> None:
+        """Call `function` once nothing of the lane waits or is at work: now, or in a handler thread."""
+        here = self._here()
+        with here.lock:
+            if lane.home is here and lane.scheduled:
+                lane.then.append(function)
+                return
+        function()
+
     @property
     def threads(self) -> int:
         """How many threads there are."""
@@ -296,8 +307,8 @@ class Dispatch(Generic[E]):
         try:
             while (lane := self._take(here)) is not None:
                 self._serve(lane)
-                if self._hand_back(here, lane):
-                    self._tell_drained(lane)
+                for function in self._hand_back(here, lane):
+                    self._call_safely(function)
         finally:
             here.threads.discard(threading.current_thread())
 
@@ -343,8 +354,8 @@ class Dispatch(Generic[E]):
             except BaseException as error:
                 self._blame(error)
 
-    def _hand_back(self, here: _Here[E], lane: Lane[E]) -> bool:
-        """True if the lane is behind and has handled all it took."""
+    def _hand_back(self, here: _Here[E], lane: Lane[E]) -> Sequence[Callable[[], object]]:
+        """What is to be called now: where the lane is idle, whoever waits for that, and its owner if it was behind."""
         with here.lock:
             lane.taken = []
             here.working.discard(lane)
@@ -353,11 +364,14 @@ class Dispatch(Generic[E]):
                 here.ready.append(lane)
             if here.watchers:
                 here.moved.notify_all()
-            return lane.behind and not lane.scheduled and not here.closing
+            if lane.scheduled or here.closing:
+                return ()
+            then, lane.then = lane.then, []
+            return [partial(self._drained, lane), *then] if lane.behind else then
 
-    def _tell_drained(self, lane: Lane[E]) -> None:
+    def _call_safely(self, function: Callable[[], object]) -> None:
         try:
-            self._drained(lane)
+            function()
         except BaseException as error:
             self._blame(error)
 

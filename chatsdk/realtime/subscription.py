@@ -23,6 +23,7 @@ class Step(IntEnum):
     ASKED   the server was asked
     HEARD   publications come
     DOWN    failed or ended: nothing more is done
+    HELD    it waits until the handlers are done with what an earlier subscription of the channel brought
     """
 
     IDLE = 0
@@ -30,6 +31,7 @@ class Step(IntEnum):
     ASKED = 2
     HEARD = 3
     DOWN = 4
+    HELD = 5
 
 
 class ChannelLane(Lane[Delivery]):

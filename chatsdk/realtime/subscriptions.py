@@ -131,6 +131,7 @@ class Subscriptions:
         # shared with the threads of callers
         self._lock = threading.RLock()
         self._channels: dict[str, Subscription] = {}
+        self._lanes: dict[str, ChannelLane] = {}  # of each channel's last subscription, also of one that is no more
         self._inbox: deque[Callable[[float], object]] = deque()
         # of the thread that reads
         self._open = False
@@ -185,7 +186,7 @@ class Subscriptions:
         wanted = list(dict.fromkeys([channels] if isinstance(channels, str) else channels))
         for channel in wanted:
             self._backend.stream(channel, {})
-        added: list[Subscription] = []
+        added: list[tuple[Subscription, ChannelLane | None]] = []
         with self._lock:
             for channel in wanted:
                 known = self._channels.get(channel)
@@ -199,9 +200,13 @@ class Subscriptions:
                     subscription.step = Step.DOWN
                     self._dispatch.put([(subscription.lane, [self._told(subscription)])])
                 else:
-                    added.append(subscription)
+                    earlier = self._lanes.get(channel) if since is None and keep else None
+                    if earlier is not None:
+                        subscription.step = Step.HELD
+                    added.append((subscription, earlier))
+                    self._lanes[channel] = subscription.lane
         if added:
-            self.hand_in(lambda _: self._ready.extend(added))
+            self.hand_in(lambda _: self._begin(added))
 
     def unsubscribe(self, channels: str | Iterable[str]) -> None:
         """Hear these channels no more. Events that wait for a handler are dropped. Returns at once."""
@@ -355,11 +360,13 @@ class Subscriptions:
         self._by_stream.clear()
         self._ready.clear()
         with self._lock:
-            carried = [each for each in self._channels.values() if each.step is not Step.DOWN]
+            carried = [each for each in self._channels.values() if each.step not in (Step.DOWN, Step.HELD)]
         for each in (*self._own_subscription(claims), *carried):
             each.step = Step.TOKEN if each.token_asked else Step.IDLE
             self._ready.append(each)
-        self._quiet_due = None if self._quiet is None else now + self._quiet
+        if self._quiet is not None:
+            oldest = min((each.heard for each in carried if each.heard), default=now)
+            self._quiet_due = max(oldest + self._quiet, now + QUIET_PACE)
 
     def _own_subscription(self, claims: Mapping[str, Any]) -> list[Subscription]:
         stream = self._own_stream or self._backend.user_stream(self._user, claims)
@@ -393,7 +400,9 @@ class Subscriptions:
             subscription = self._new("", None)
             subscription.stream = output.stream
             self._by_stream[output.stream] = subscription
-        subscription.step, subscription.failures, subscription.heard = Step.HEARD, 0, now
+        subscription.step, subscription.failures = Step.HEARD, 0
+        if not (output.recovered and subscription.heard):  # a recovery shows nothing of what was never published
+            subscription.heard = now
         order = subscription.order
         order.rejoined(output.recovered, output.position, now, self._touch(subscription))
         if order.seq is not None or not order.ordered:
@@ -424,13 +433,31 @@ class Subscriptions:
 
     def _new(self, channel: str, since: int | None, keep: bool = False) -> Subscription:
         key = f"{self._user}\n{channel}" if keep else ""
+        return Subscription(channel, key, self._order_from(channel, key, since), self._drained)
+
+    def _order_from(self, channel: str, key: str, since: int | None) -> Order:
+        """An order that begins after `since`, or where the handlers stopped."""
         mark: Mark = (since, None, "")
-        if since is None and keep:
+        if since is None and key:
             cursor = self._cursors.get(key)
             if cursor is not None:
                 mark = cursor.seq, cursor.offset, cursor.epoch or ""
-        order = Order(self._user, channel, mark, ordered=bool(channel), hold=self._hold, bound=self._bound)
-        return Subscription(channel, key, order, self._drained)
+        return Order(self._user, channel, mark, ordered=bool(channel), hold=self._hold, bound=self._bound)
+
+    def _begin(self, added: Iterable[tuple[Subscription, ChannelLane | None]]) -> None:
+        """Who goes on where handlers stopped waits until those of an earlier subscription have: else what they have in
+        hand would come twice."""
+        for subscription, earlier in added:
+            if earlier is None:
+                self._ready.append(subscription)
+            else:
+                self._dispatch.when_idle(earlier, partial(self.hand_in, partial(self._go_on, subscription)))
+
+    def _go_on(self, subscription: Subscription, now: float) -> None:
+        if subscription.step is Step.HELD:
+            subscription.order = self._order_from(subscription.channel, subscription.lane.key, None)
+            subscription.step = Step.IDLE
+            self._ready.append(subscription)
 
     def _ask_for(self, subscription: Subscription, protocol: RealtimeProtocol, now: float) -> Iterable[Output]:
         """Subscribe, if there is a token."""

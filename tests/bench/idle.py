@@ -24,7 +24,7 @@ from chatsdk.devserver.process import DevServer
 from .report import Row, goal, measured
 
 BENCH = "idle"
-SECONDS = 60.0
+SECONDS = 30.0
 RECONNECTS = 100
 WARM = 10
 """Reconnects before the first look: what is imported and made at the first one stays."""
@@ -162,7 +162,7 @@ def run(
     warm: int = WARM,
     settle: float = SETTLE,
 ) -> Iterator[Row]:
-    """Measure, once whatever the rounds; about five minutes."""
+    """Measure, once whatever the rounds; about four minutes."""
     found: dict[str, dict[str, float]] = {}
     left: dict[str, tuple[Look, Look]] = {}
     for protocol, title in PROTOCOLS.items():

@@ -36,8 +36,10 @@ def test_all_of_a_backlog_arrives_once(tmp_path: Path) -> None:
     with Server() as server:
         backlog = drain.Backlog(server, tmp_path, 200, 8)
         backlog.fill()
-        while (left := 200 - backlog.delivered()) > 0:
-            drain.rate(server, "chatsdk", tmp_path, processes=2, piece=left // 3, warm=left - left // 3 * 2)
+        with drain.working("chatsdk", server.url, tmp_path, 0, 2) as at_work:
+            while server.answered() < 200:
+                assert at_work()
+                threading.Event().wait(0.05)
         assert server.answered() == backlog.delivered() == 200
 
 

@@ -341,6 +341,19 @@ def test_a_quiet_channel_is_checked(stage: Stage) -> None:
     assert stage.chat.count("messages.list") == asked + 2
 
 
+def test_a_connection_that_is_lost_again_and_again_is_no_excuse(stage: Stage) -> None:
+    """Recoveries say nothing of what was never published: the check comes as if there had been no loss."""
+    stage.begin(C)
+    stage.chat.send(C, 1)
+    for _ in range(4):
+        stage.lose()
+        stage.pass_time(1.0)
+        stage.open()
+        stage.join(C, offset=0, recovered=True)
+        stage.pass_time(19.0, step=1.0)
+    stage.wait_for(lambda: "1" in stage.shown(C))
+
+
 def test_quiet_checks_are_spread(stage: Stage) -> None:
     """Forty channels that fall silent together are not asked about together."""
     names = [channel_id(number) for number in range(1, 41)]

@@ -7,6 +7,7 @@ messages are, stops for seconds now and then, so that its channel falls behind.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chatsdk import ChatClient, events
+from chatsdk import ChatClient, ConnectionFailedError, events
 from tests.chaos.listening.heard import Notebook
 from tests.chaos.listening.mutants import MUTANTS
 
@@ -64,9 +65,25 @@ def listen(job: dict[str, Any]) -> None:
 
         notes.begins(job["run"])
         chat.subscribe(job["channels"])
+        if job["fidget_s"]:
+            threading.Thread(target=_fidget, args=(chat, job), daemon=True).start()
         chat.run_forever()
         figures = {**asdict(chat.connection.metrics()), "subscriptions": chat.connection.subscriptions}
     Path(job["answer"]).write_text(json.dumps(figures))
+
+
+def _fidget(chat: ChatClient, job: dict[str, Any]) -> None:
+    """Once all channels are heard and until it is calm, somebody leaves some now and then, and comes back."""
+    dice, never = random.Random(job["seed"]), threading.Event()
+    while set(chat.connection.subscriptions.values()) != {"subscribed"}:
+        never.wait(0.05)
+    with contextlib.suppress(ConnectionFailedError):  # closed
+        while not os.path.exists(job["calm"]):
+            never.wait(dice.uniform(0, 2 * job["fidget_s"]))
+            some = dice.sample(job["channels"], dice.randint(1, 3))
+            chat.unsubscribe(some)
+            never.wait(dice.choice((0, 0, 0.001, 0.05)))
+            chat.subscribe(some)
 
 
 def _die_with_standard_input() -> None:

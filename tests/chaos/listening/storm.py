@@ -50,7 +50,7 @@ LAST_WORDS = 3
 
 @dataclass(frozen=True)
 class Terms:
-    """How a storm is to be. `slow`, `stall_every`, `stall_s`: see `bot`; 0: never. `patience`: seconds without anything
+    """How a storm is to be. `slow`, `stall_every`, `stall_s`, `fidget_s`: see `bot`; 0: never. `patience`: seconds without anything
     new after which a bot is taken not to hear any more."""
 
     protocol: str = "centrifugo"
@@ -60,6 +60,7 @@ class Terms:
     slow: float = 0.01
     stall_every: int = 0
     stall_s: float = 0.0
+    fidget_s: float = 0.0
     patience: float = 20.0
 
 
@@ -119,6 +120,7 @@ class Storm:
         self.notes = Notes(self.directory / "notes")
         self._errors = self.directory / "errors"
         self._count = self.directory / "count"
+        self._calm_file = self.directory / "calm"
         self._answer = self.directory / "answer"
         self._began = time.monotonic()
         self._starts = 0
@@ -188,6 +190,7 @@ class Storm:
             strike(event, self.server.realtime, self.server.faults)
 
     def _calm(self) -> None:
+        self._calm_file.touch()
         self.server.clear_faults()
         self.say(f"{self._elapsed()}  calm after {self.sent} messages and {self.carried_out.total()} events")
 
@@ -223,6 +226,8 @@ class Storm:
             "slow": self.terms.slow,
             "stall_every": self.terms.stall_every,
             "stall_s": self.terms.stall_s,
+            "fidget_s": self.terms.fidget_s,
+            "calm": str(self._calm_file),
             "seed": self.seed,
             "run": self._starts,
         }
