@@ -1,8 +1,8 @@
 """`python -m tests.bench [NAME...] [--json] [--rounds N]`: what chatsdk costs, beside what people use otherwise.
 
-NAME is pipeline, outbox, coldstart, users, drain, contention, wake, receive, reconnect or idle; without one all are
-run, in about half an hour. Peers that are not installed (`pip install -e ".[bench]"`) are said to be missing. Exit code
-1: some goal was missed.
+NAME is pipeline, outbox, coldstart, users, drain, contention, wake, receive, reconnect, idle or quality; without one
+all are run, in about half an hour. Peers that are not installed (`pip install -e ".[bench]"`) are said to be missing.
+Exit code 1: some goal was missed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from importlib import import_module
 
 from .report import Goal, Row, json_lines, table
 
-NAMES = ("pipeline", "outbox", "coldstart", "users", "drain", "contention", "wake", "receive", "reconnect", "idle")
+NAMES = (
+    "pipeline", "outbox", "coldstart", "users", "drain", "contention", "wake", "receive", "reconnect", "idle",
+    "quality",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -126,6 +126,7 @@ class PlainJson:
         self._over = False
         self._streams: dict[str, _Stream] = {}
         self._deadlines: dict[str, float] = {}  # of those ASKED; all may take equally long, so the first is due first
+        self._left: dict[str, list[float]] = {}  # until when an answer to each `unsubscribe` of ours may come
         self._held: dict[str, bool] = {}
         self._heard = 0.0
         self._pinged: float | None = None
@@ -188,6 +189,7 @@ class PlainJson:
         self._open, self._over = False, True
         self._streams.clear()
         self._deadlines.clear()
+        self._left.clear()
 
     # ---- wishes
 
@@ -214,6 +216,7 @@ class PlainJson:
         self._deadlines.pop(stream, None)
         if self._streams.pop(stream, None) is None:
             return []
+        self._left.setdefault(stream, []).append(now + self._unanswered)
         return [_send("unsubscribe", stream)]
 
     def renew(self, stream: str | None, token: Secret, now: float) -> list[Output]:
@@ -299,7 +302,7 @@ class PlainJson:
             name = self._without_name(kind)
         if not isinstance(name, str) or not name:
             return "a frame of no known conversation"
-        if name in self._deadlines:
+        if name in self._deadlines and not self._is_leaving(name):
             outputs.append(self._hear(name))
         outputs.append(Published(name, value))
         return ""
@@ -317,15 +320,28 @@ class PlainJson:
     def _pong(self, name: str, value: dict[str, Any], outputs: list[Output]) -> str:
         return ""
 
+    def _is_leaving(self, name: str) -> bool:
+        """An `unsubscribe` of ours is under way: what comes is about the subscription before it."""
+        left = self._left.get(name)
+        if left is None:
+            return False
+        while left and left[0] <= self._heard:  # no answer: a server may give none
+            del left[0]
+        if not left:
+            del self._left[name]
+        return bool(left)
+
     def _subscribed(self, name: str, value: dict[str, Any], outputs: list[Output]) -> str:
-        if name in self._deadlines:
+        if name in self._deadlines and not self._is_leaving(name):
             outputs.append(self._hear(name))
         return ""
 
     def _unsubscribed(self, name: str, value: dict[str, Any], outputs: list[Output]) -> str:
-        if name in self._streams and name not in self._deadlines:  # else it answers what we asked for before
+        code, reason = value.get("code"), value.get("reason")
+        if code is None and self._is_leaving(name):
+            del self._left[name][0]
+        elif name in self._streams and name not in self._deadlines:  # else it is about one that we left
             del self._streams[name]
-            code, reason = value.get("code"), value.get("reason")
             code = code if type(code) is int else 0
             outputs.append(Unsubscribed(name, code, _text(reason), again=code >= 2500, fresh_token=code == 2501))
         return ""
