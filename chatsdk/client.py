@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .core.settings import Settings
     from .core.store import OutboxStore
     from .core.tokens import Secret, TokenRequest
+    from .network.features import Features
+    from .network.monitor import NetworkMonitor
     from .realtime.realtime import Realtime
     from .resilience.circuits import Circuits
     from .resources.listening import EventStream
@@ -291,6 +293,19 @@ class ChatClient:
     def circuits(self) -> Circuits:
         """The circuits by name ("api", "auth"): state, counts, reset, call."""
         return self._parts.circuits
+
+    @property
+    def network(self) -> NetworkMonitor:
+        """How the network is: `quality` (EXCELLENT, GOOD, FAIR, POOR or OFFLINE), `latency`, `reason`, `metrics()`, and
+        `watch(observer)`, which is called at once and at each change. Known by the client's own traffic; only while
+        somebody watches an idle client asks the server every 10 s."""
+        return self._parts.network
+
+    @property
+    def features(self) -> Features:
+        """What works at the moment, and what stands in for what does not: `run(name, primary, fallback)`,
+        `is_available(name)`, `level`."""
+        return self._parts.features
 
     def invalidate(self, pattern: str = "*") -> int:
         """Forget cached reads whose operation fits `pattern` ("channels.*"). Returns how many."""

@@ -52,7 +52,7 @@ log = logging.getLogger("chatsdk.realtime")
 class Connections:
     """By user. `token(user, refused)`: the user's token, another one than `refused`; `call(call, timeout=)`: a call
     over HTTP; `cursors`: the file of cursors, None: in memory; `wake(user=None, channel=None)`: the outbox's lanes need
-    not wait for their back-off any longer; `subscribe`: to the client's events."""
+    not wait for their back-off any longer; `dropped`: a connection broke; `subscribe`: to the client's events."""
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Connections:
         token: Callable[[str, Token | None], Token],
         cursors: Callable[[], Path | None],
         wake: Callable[..., object],
+        dropped: Callable[[], object],
         subscribe: Callable[..., object],
     ) -> None:
         self._settings = settings
@@ -79,6 +80,7 @@ class Connections:
         self._token = token
         self._cursors = cursors
         self._wake = wake
+        self._dropped = dropped
         self._subscribe = subscribe
         self._lock = threading.RLock()
         self._workshop: Workshop | None = None
@@ -149,11 +151,13 @@ class Connections:
         return self._call(call)
 
     def _shared(self) -> Workshop:
+        from .core.realtime_events import Disconnected
         from .realtime.realtime import Workshop
 
         if self._workshop is None:
             echoes = Echoes(lambda user, channel: self._errand(lambda: self._wake(user, channel)))
             self._subscribe(MessageEvent, echoes.told)
+            self._subscribe(Disconnected, lambda event: self._dropped() if event.reconnecting else None)
             self._workshop = Workshop(
                 self._emit,
                 self._cursors(),

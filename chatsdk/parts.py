@@ -26,10 +26,11 @@ from pathlib import Path
 from random import random
 from time import monotonic  # forks wait in real time, whatever clock is injected
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from . import config
 from .connections import Connections
-from .core.errors import NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
+from .core.errors import ChatError, NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
 from .core.events import CircuitStateChanged
 from .core.exchange import Call, Request, Response
 from .core.identity import uuid7
@@ -54,11 +55,16 @@ if TYPE_CHECKING:
     from .core.events import Event
     from .core.settings import Settings
     from .core.store import OutboxStore
+    from .network.features import Features
+    from .network.monitor import NetworkMonitor
     from .outbox.outbox import Outbox
     from .pipeline.registry import Registry
     from .pipeline.transport import Transport
 
 T = TypeVar("T")
+
+PROBE_TIMEOUT = 5.0
+"""Seconds that a probe of the network may take: as long as a quick call (seed 003)."""
 
 FORK_WAITS = 2.0
 """Seconds that a fork waits for another thread to finish what it is making: an import takes a tenth of that."""
@@ -123,6 +129,7 @@ class Parts:
             token=lambda user, refused: self.users.manager(user).token(refused=refused),
             cursors=self._cursors,
             wake=self._wake_lanes,
+            dropped=lambda: self.network.dropped(),
             subscribe=self.emitter.subscribe,
         )
         if hasattr(os, "register_at_fork"):
@@ -166,7 +173,23 @@ class Parts:
     @property
     def chain(self) -> Callable[[Request], Response]:
         """The whole pipeline, composed once."""
-        return self._once("chain", lambda: self.registry.chain(self.transport))
+        return self._once("chain", lambda: self.registry.chain(self.exchange))
+
+    @property
+    def exchange(self) -> Callable[[Request], Response]:
+        """One exchange with the server, which tells the network monitor how it went; not in one-shot mode, where nobody
+        could make use of that."""
+        return self._once("exchange", self._make_exchange)
+
+    @property
+    def network(self) -> NetworkMonitor:
+        """How the network is."""
+        return self._once("network", self._make_network)
+
+    @property
+    def features(self) -> Features:
+        """What works at the moment, and what stands in for what does not."""
+        return self._once("features", self._make_features)
 
     @property
     def sender(self) -> Sender:
@@ -202,6 +225,51 @@ class Parts:
         from .pipeline.transport import Transport
 
         return Transport.from_settings(self.settings, clock=self.clock, on_skew=self.users.observe_skew)
+
+    def _make_exchange(self) -> Callable[[Request], Response]:
+        if not self.settings.background:
+            return self.transport
+        from .network.tries import observed
+
+        return observed(self.transport, self.network.sample, self.clock.monotonic)
+
+    def _make_network(self) -> NetworkMonitor:
+        from .network.link import is_local
+        from .network.monitor import NetworkMonitor
+
+        return NetworkMonitor(
+            clock=self.clock,
+            emit=self.emit,
+            probe=self._probe,
+            restored=self._wake_lanes,
+            watch_link=not is_local(urlsplit(self.settings.url).hostname or ""),
+            background=self.settings.background,
+        )
+
+    def _probe(self) -> None:
+        """Ask the server how it is, past circuits and retries: they would spoil the sample."""
+        request = self.backend.health().request.replace(
+            correlation_id=uuid7(self.clock.time(), os.urandom(10)),
+            deadline=self.clock.monotonic() + PROBE_TIMEOUT,
+            single_try=True,
+        )
+        with contextlib.suppress(ChatError):  # that is a sample, too
+            self.exchange(request)
+
+    def _make_features(self) -> Features:
+        from .core.network_events import NetworkQualityChanged
+        from .network.features import Features
+
+        features = Features(
+            self.circuits,
+            lambda: self.network.quality,
+            clock=self.clock,
+            emit=self.emit,
+            count=self.metrics.count,
+        )
+        for event in (CircuitStateChanged, NetworkQualityChanged):
+            self.emitter.subscribe(event, lambda _: features.refresh())
+        return features
 
     def _make_sender(self) -> Sender:
         return Sender(self.settings, self.backend, self.clock, self.registry.accept, self.outbox, self.receipt)
@@ -347,6 +415,9 @@ class Parts:
                 outbox.store.close()
         self.closing.set()
         self.users.close(max(0.0, end - self.clock.monotonic()))
+        network: NetworkMonitor | None = self._made.get("network")
+        if network is not None:
+            network.close(max(0.0, end - self.clock.monotonic()))
         transport: Transport | None = self._made.get("transport")
         if transport is not None:
             transport.close()
@@ -401,6 +472,10 @@ class Parts:
             self.budget.after_fork()
             self.users.after_fork()
             self.connections.after_fork()
+            for name in ("network", "features"):
+                part: NetworkMonitor | Features | None = self._made.get(name)
+                if part is not None:
+                    part.after_fork()
             self._made.pop("chain", None)  # it may hold calls that the parent has in flight
             registry: Registry | None = self._made.get("registry")
             if registry is not None:

@@ -27,6 +27,7 @@ def drain_until_told(options: Options) -> int:
 
     with options.client(background=True) as chat:
         outbox = chat._parts.outbox()
+        chat.plugins()  # asked now, not at the first message: an exporter is there, or a complaint, from the beginning
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         outbox.run_forever(told)

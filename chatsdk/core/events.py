@@ -4,8 +4,8 @@ Each class carries its seed name (`NAME`, such as "message:queued"), by which `c
 it too. Events tell; they never decide: nobody waits for a handler, and a handler that raises is logged and forgotten.
 An event's `state` is one of the three words of a receipt. Events are per process.
 
-What a realtime connection brings is in `realtime_events`, loaded when it is first asked for (`events.MessageReceived`):
-a process that only sends has no use for it.
+What a realtime connection brings is in `realtime_events`, what becomes of the network in `network_events`; both are
+loaded when one of them is first asked for (`events.MessageReceived`): a process that only sends has no use for them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from .errors import ChatError
 from .record import Record
 
 if TYPE_CHECKING:
+    from .network_events import DegradationChanged as DegradationChanged
+    from .network_events import FeatureStateChanged as FeatureStateChanged
+    from .network_events import NetworkQualityChanged as NetworkQualityChanged
     from .realtime_events import ChangesMissed as ChangesMissed
     from .realtime_events import ChannelCreated as ChannelCreated
     from .realtime_events import ChannelDeleted as ChannelDeleted
@@ -203,7 +206,7 @@ _BY_NAME[Event.NAME] = Event
 def by_name(name: str) -> type[Event]:
     """The event class of a seed name ("message:sent"). Raises KeyError."""
     if name not in _BY_NAME:
-        from . import realtime_events  # noqa: F401 - loading it adds its names
+        from . import network_events, realtime_events  # noqa: F401 - loading them adds their names
     return _BY_NAME[name]
 
 
@@ -211,8 +214,9 @@ if not TYPE_CHECKING:  # a checker would take any name
 
     def __getattr__(name: str) -> Any:
         if not name.startswith("_"):
-            from . import realtime_events
+            from . import network_events, realtime_events
 
-            if hasattr(realtime_events, name):
-                return getattr(realtime_events, name)
+            for module in (realtime_events, network_events):
+                if hasattr(module, name):
+                    return getattr(module, name)
         raise AttributeError(f"there is no event {name!r}")

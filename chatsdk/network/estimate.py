@@ -34,7 +34,7 @@ from .quality import (
 WINDOW = 60
 """Tries that loss is the share of."""
 
-ANSWERS = 20
+ANSWERS = 10
 """Answers that the latency is the median of."""
 
 SPAN = 300.0
@@ -46,7 +46,9 @@ LARGE = 16 * 2**10
 TRANSFERS = 8
 LEAST_ANSWERS = 3
 LEAST_FAILURES = 2
-AGREE = 0.6
+DISAGREE = 0.4
+"""Of the answers are of the level still: too many for another one."""
+
 RELEASE = 0.8
 CONFIRM = 3
 UNEXPLAINED = 0.003
@@ -56,6 +58,7 @@ FILTERED = 5
 
 _GOOD, _POOR, _OFFLINE = Quality.GOOD.rank, Quality.POOR.rank, Quality.OFFLINE.rank
 _NO_REASON = Reason.NONE
+_OF_SAMPLES = (Reason.SLOW, Reason.LOSSY)
 _GIVEN = {str(reason): reason for reason in (Reason.CAPTIVE_PORTAL, Reason.CONTENT_FILTER, Reason.REWRITING_PROXY)}
 
 _LOST, _HEARD = -1, 4
@@ -69,7 +72,7 @@ class Estimate:
     """
 
     __slots__ = (
-        "_answers", "_better", "_changed_at", "_drops", "_failed", "_filter", "_filtered_at", "_heard_at",
+        "_answers", "_better", "_calm", "_changed_at", "_drops", "_failed", "_filter", "_filtered_at", "_heard_at",
         "_intercepted", "_latency", "_level", "_loss", "_network", "_now", "_old", "_ranks", "_run", "_run_at",
         "_run_reason", "_transfers", "_tries", "_window", "reason",
     )  # fmt: skip
@@ -101,6 +104,7 @@ class Estimate:
         self._run_reason = _NO_REASON
         self._intercepted = 0
         self._better = 0
+        self._calm = False
 
     @property
     def quality(self) -> Quality:
@@ -140,17 +144,8 @@ class Estimate:
             self._failed -= 1
         if tries[0][0] < now - SPAN:
             self._expire(now)
-        # most samples find everything as it was: all latencies of one rank, no loss, no reason
-        if (
-            not self._failed
-            and not self._loss
-            and self._level == self._latency
-            and self._ranks[self._level] == len(self._answers)
-            and self._level <= _GOOD
-            and self.reason is _NO_REASON
-            and self._filter is _NO_REASON
-        ):
-            self._better = 0
+        # most samples find everything well, and too few latencies of another level to change anything
+        if self._calm and self._ranks[self._latency] > DISAGREE * len(self._answers):
             return False
         return self._judge(now, True)
 
@@ -160,6 +155,7 @@ class Estimate:
         if now < self._now:
             now = self._now
         self._now = now
+        self._calm = False
         given = _GIVEN.get(reason)
         if self._run == 0 and self._intercepted == 0:
             self._run_at = now
@@ -184,7 +180,7 @@ class Estimate:
     def network_lost(self, now: float) -> bool:
         """The system has no network."""
         self._now = max(self._now, now)
-        self._network = False
+        self._network = self._calm = False
         return self._set(_OFFLINE, Reason.NO_NETWORK)
 
     def network_changed(self, now: float) -> bool:
@@ -239,8 +235,8 @@ class Estimate:
 
     def _contact(self) -> None:
         """The first answer after failures."""
-        self._network = True
-        if self._intercepted:
+        self._network, self._calm = True, False
+        if self._intercepted and self._level != _OFFLINE:  # else it was a portal, and has let us through
             self._filter = (
                 Reason.REWRITING_PROXY if self._run_reason is Reason.REWRITING_PROXY else Reason.CONTENT_FILTER
             )
@@ -273,7 +269,9 @@ class Estimate:
             self._better += 1
             if self._better >= CONFIRM:
                 level, self._better = target, 0
-        return self._set(level, self._why(now, level))
+        changed = self._set(level, self._why(now, level))
+        self._calm = not self._failed and level == target == self._latency and self._filter is _NO_REASON
+        return changed
 
     def _lost_contact(self, now: float) -> bool:
         if now - self._run_at < LASTING:
@@ -288,9 +286,9 @@ class Estimate:
 
     def _latency_level(self) -> int:
         count, ranks, level = len(self._answers), self._ranks, self._latency
-        if count >= LEAST_ANSWERS:
-            better = sum(ranks[:level])
-            if better >= AGREE * count or count - better - ranks[level] >= AGREE * count:
+        if count >= LEAST_ANSWERS and ranks[level] <= DISAGREE * count:
+            better, most = sum(ranks[:level]), (1 - DISAGREE) * count
+            if better >= most or count - better - ranks[level] >= most:
                 half, level = ranks[0], 0
                 while half * 2 < count:
                     level += 1
@@ -311,8 +309,10 @@ class Estimate:
             if now - self._filtered_at < SPAN:
                 return self._filter
             self._filter = _NO_REASON
-        if level <= _GOOD or max(self._loss, self._latency) <= _GOOD:  # the latter: just back from an outage
+        if level <= _GOOD:
             return _NO_REASON
+        if max(self._loss, self._latency) <= _GOOD:  # it will be better after another answer or two
+            return self.reason if self.reason in _OF_SAMPLES else _NO_REASON
         return Reason.LOSSY if self._loss > self._latency else Reason.SLOW
 
     def _set(self, level: int, reason: Reason) -> bool:

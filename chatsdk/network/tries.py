@@ -13,6 +13,7 @@ nothing that was sent at all             | nothing (closed, no token, a wrong re
 from __future__ import annotations
 
 from collections.abc import Callable
+from json import JSONDecodeError
 from typing import Protocol
 
 from ..core.errors import (
@@ -65,8 +66,7 @@ def _report(error: ChatError, took: float, sample: Sample) -> None:
         if error.code == "too_large":
             sample(None, True)
         else:
-            whole = error.__cause__ is None or isinstance(error.__cause__, (ValueError, RecursionError))
-            sample(None, False, 0, Reason.REWRITING_PROXY if whole else "")
+            sample(None, False, 0, Reason.REWRITING_PROXY if _whole(error.__cause__) else "")
     elif isinstance(error, DeadlineExceeded):
         if took >= PATIENT:
             sample(None, False)
@@ -74,6 +74,13 @@ def _report(error: ChatError, took: float, sample: Sample) -> None:
         isinstance(error, NotSentError) and error.retryable and error.code not in _NOTHING_TRIED
     ):
         sample(None, False)
+
+
+def _whole(cause: BaseException | None) -> bool:
+    """The answer came to its end, and was of no use all the same; else it broke off. `cause`: why it was none."""
+    if isinstance(cause, JSONDecodeError):
+        return cause.msg == "Extra data" or not cause.doc.lstrip().startswith(("{", "["))
+    return cause is None or isinstance(cause, (ValueError, RecursionError))
 
 
 def _size(response: Response) -> int:

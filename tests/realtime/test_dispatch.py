@@ -404,3 +404,23 @@ assert dispatch.close(5)
 def test_a_forked_child_handles_only_what_is_put_there() -> None:
     """What waits when a process forks is handled by the parent, once; the child begins with threads of its own."""
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=30)
+
+
+def test_who_waits_for_an_idle_lane_is_called_after_its_handlers() -> None:
+    """At once where nothing is at work, also in a lane that was never used; else once the last event is done."""
+    gate, called, done = threading.Event(), list[str](), list[int]()
+    dispatch: Dispatch[int] = Dispatch(lambda _: gate.wait(SOON), done=lambda lane, event: done.append(event))
+    lane = dispatch.lane("a")
+    dispatch.when_idle(lane, lambda: called.append("unused"))
+    assert called == ["unused"]
+    dispatch.put([(lane, [1, 2])])
+    dispatch.when_idle(lane, lambda: called.append(f"after {done}"))
+    dispatch.when_idle(lane, lambda: 1 / 0)  # is logged, and stops nobody
+    dispatch.when_idle(lane, lambda: called.append("too"))
+    assert called == ["unused"]
+    gate.set()
+    until(lambda: len(called) == 3)
+    assert called == ["unused", "after [1, 2]", "too"]
+    dispatch.when_idle(lane, lambda: called.append("again"))
+    assert called[-1] == "again"
+    dispatch.close(SOON)

@@ -273,6 +273,28 @@ def test_unsubscribe_ends_it(stage: Stage) -> None:
     assert stage.subscriptions.unknown == 1
 
 
+def test_who_comes_back_goes_on_where_the_handlers_stop(stage: Stage) -> None:
+    """Not before they have: what they have in hand would come twice. What only waited comes again."""
+    stage.begin(C)
+    stage.expect("subscribed")
+    stage.gate.clear()
+    stage.chat.send(C, 1, 2)
+    stage.take(message_new(C, 1, 1))
+    stage.wait_for(lambda: stage.dispatch.pending == 0)  # a handler has it in hand
+    stage.take(message_new(C, 2, 2))
+    stage.subscriptions.unsubscribe(C)
+    stage.subscriptions.subscribe(C)
+    stage.settle()
+    assert len(stage.protocol.asked) == 1
+    assert stage.subscriptions.states()[C] == "waiting"
+    stage.gate.set()
+    stage.wait_for(lambda: len(stage.protocol.asked) == 2)
+    assert stage.protocol.asked[1][2] == Position(1, "e")
+    stage.join(C, offset=1, recovered=True)
+    stage.take(message_new(C, 2, 2))
+    stage.expect("subscribed", "1", "ended", "subscribed", "2")
+
+
 def test_a_hole_is_filled_over_http(stage: Stage) -> None:
     """Seq 2 was never published."""
     stage.begin(C)

@@ -25,6 +25,9 @@ HEARTBEAT_S = 1.0
 HEARTBEAT_TIMEOUT_S = 0.5
 """In place of the seeds' 30 s and 10 s."""
 
+SLACK_S = 0.5
+"""A busy machine may look late."""
+
 TRIES = 10
 """Of the preset `fast`, and of the seeds."""
 
@@ -110,7 +113,7 @@ def test_a_silent_server_is_found_out_by_the_heartbeat(server: DevServer, listen
     began = monotonic()
     until(lambda: S.DISCONNECTED in listener.states)
     found = monotonic() - began
-    assert HEARTBEAT_TIMEOUT_S * 0.9 < found < HEARTBEAT_S + HEARTBEAT_TIMEOUT_S + 0.25
+    assert HEARTBEAT_TIMEOUT_S * 0.9 < found < HEARTBEAT_S + HEARTBEAT_TIMEOUT_S + SLACK_S
     until(lambda: listener.states[-1] is S.CONNECTED)
     assert monotonic() - began < found + RECONNECT_S
     assert listener.of(events.Disconnected)[0].reconnecting

@@ -312,8 +312,8 @@ class CentrifugoSession:
         return subscription
 
     def _tell_join(self, stream: str) -> None:
-        subscription = self.subscriptions[stream]
-        if subscription.namespace.joins:
+        subscription = self.subscriptions.get(stream)  # gone if the reply was too much for a slow client
+        if subscription is not None and subscription.namespace.joins:
             self._tell_all(stream, "join", subscription.presence)
 
     def _unsubscribe(self, stream: str) -> None:

@@ -13,11 +13,14 @@ import os
 import random
 import sys
 import threading
+import urllib.request
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chatsdk import ChatClient, ConnectionFailedError, events
+from chatsdk.core.tokens import Token, TokenRequest
 from tests.chaos.listening.heard import Notebook
 from tests.chaos.listening.mutants import MUTANTS
 
@@ -33,8 +36,8 @@ def listen(job: dict[str, Any]) -> None:
     stalls_at = job["stall_every"]
     with ChatClient(
         job["url"],
-        job["token"],
-        ws_token=job["ws_token"],
+        token_provider=partial(_token, job),
+        user=job["user"],
         realtime=job["realtime"],
         state_dir=job["state"],
         discover=False,
@@ -70,6 +73,15 @@ def listen(job: dict[str, Any]) -> None:
         chat.run_forever()
         figures = {**asdict(chat.connection.metrics()), "subscriptions": chat.connection.subscriptions}
     Path(job["answer"]).write_text(json.dumps(figures))
+
+
+def _token(job: dict[str, Any], _: TokenRequest) -> Token:
+    """A fresh one, which does not last."""
+    wish = json.dumps({"user": job["user"], "ttl": job["token_s"], "refresh": True}).encode()
+    request = urllib.request.Request(f"{job['url']}/__dev__/token", wish, {"Content-Type": "application/json"})
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+        found = json.load(answer)
+    return Token(found["token"], found["wsToken"])
 
 
 def _fidget(chat: ChatClient, job: dict[str, Any]) -> None:

@@ -50,8 +50,8 @@ LAST_WORDS = 3
 
 @dataclass(frozen=True)
 class Terms:
-    """How a storm is to be. `slow`, `stall_every`, `stall_s`, `fidget_s`: see `bot`; 0: never. `patience`: seconds without anything
-    new after which a bot is taken not to hear any more."""
+    """How a storm is to be. `slow`, `stall_every`, `stall_s`, `fidget_s`: see `bot`; 0: never. `token_s`: seconds that
+    the bot's tokens last. `patience`: seconds without anything new after which a bot is taken not to hear any more."""
 
     protocol: str = "centrifugo"
     messages: int = 3000
@@ -61,6 +61,7 @@ class Terms:
     stall_every: int = 0
     stall_s: float = 0.0
     fidget_s: float = 0.0
+    token_s: float = 5.0
     patience: float = 20.0
 
 
@@ -95,7 +96,12 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float
 @contextmanager
 def serving(directory: Path, protocol: str) -> Iterator[DevServer]:
     """A server whose data outlive its kills."""
-    options: dict[str, Any] = {"ping_interval": 2.0, "pong_timeout": 1.5}
+    options: dict[str, Any] = {
+        "ping_interval": 2.0,
+        "pong_timeout": 1.5,
+        "expired_close_delay": 1.0,
+        "expired_unsubscribe_delay": 1.0,
+    }
     if protocol == "centrifugo-without-recovery":
         options["no_recovery"] = True
     with DevServer(directory / "server.db", **options) as server:
@@ -186,6 +192,12 @@ class Storm:
             assert ended == -signal.SIGKILL, f"the bot ended by itself: {self.errors}"
             time.sleep(event.seconds)
             self._start_bot()
+        elif event.what in ("server stopped", "bot stopped"):
+            process = self.server.process if event.what == "server stopped" else self._bot
+            assert process is not None
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(event.seconds)
+            process.send_signal(signal.SIGCONT)
         else:
             strike(event, self.server.realtime, self.server.faults)
 
@@ -214,8 +226,8 @@ class Storm:
         job = {
             "url": self.server.url,
             "ws_url": self.server.plain_url if self.terms.protocol == "json" else self.server.ws_url,
-            "token": self.server.mint(BOT),
-            "ws_token": self.server.session(BOT, ttl=3600)["wsToken"],
+            "user": BOT,
+            "token_s": self.terms.token_s,
             "realtime": self.terms.protocol.partition("-")[0],
             "state": str(self.directory / "state"),
             "notes": str(self.directory / "notes"),

@@ -125,14 +125,15 @@ def test_the_forecast_follows_from_its_seed() -> None:
 
 
 def test_each_kind_is_known_to_who_carries_it_out() -> None:
-    """Whatever is forecast, but kills, is a call of the server's switches."""
+    """Whatever is forecast, but for signals to processes, is a call of the server's switches."""
     calls: list[str] = []
 
     class Switches:
         def __getattr__(self, name: str) -> Any:
             return lambda *_, **__: calls.append(name)
 
-    for event in forecast(7, 100, {"server killed": 0, "bot killed": 0}):
+    signals = dict.fromkeys(("server killed", "server stopped", "bot killed", "bot stopped"), 0)
+    for event in forecast(7, 100, signals):
         calls.clear()
         strike(event, Switches(), lambda *_, **__: calls.append("faults"))  # type: ignore[arg-type]
         assert calls, event

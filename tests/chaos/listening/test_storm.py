@@ -69,6 +69,15 @@ def test_a_bot_that_is_killed_skips_nothing(tmp_path: Path, seed: int) -> None:
     assert verdict.runs >= 4, "most were killed before they began"
 
 
+@pytest.mark.parametrize("protocol", ["centrifugo", "json"])
+def test_a_bot_that_leaves_channels_and_comes_back_misses_nothing(protocol: str, tmp_path: Path, seed: int) -> None:
+    """It goes on where its handlers stopped, also where one of them is still at work."""
+    terms = Terms(protocol=protocol, messages=800, slow=0.1, fidget_s=0.03)
+    _, verdict = blow(tmp_path, terms, seed, only(cut=2))
+    assert verdict.violations == {}, f"CHAOS_SEED={seed}"
+    assert verdict.heard == 800 + LAST_WORDS, "the machine is too slow for this test"
+
+
 @pytest.mark.parametrize(
     ("control", "often", "crime"),
     [

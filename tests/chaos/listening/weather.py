@@ -24,7 +24,9 @@ PER_100_000: Mapping[str, int] = {
     "silent": 5,
     "no pong": 5,
     "server killed": 20,
+    "server stopped": 10,
     "bot killed": 20,
+    "bot stopped": 10,
     # publications, on their way to the clients: the history has them
     "lost": 30,
     "twice": 30,
@@ -50,7 +52,9 @@ SECONDS: Mapping[str, tuple[float, float]] = {
     "silent": (0.2, 0.6),
     "no pong": (0.5, 2.5),
     "server killed": (0.0, 0.6),
+    "server stopped": (0.1, 2.0),
     "bot killed": (0.0, 0.4),
+    "bot stopped": (0.1, 3.0),
     "history fails": (0.3, 1.5),
     "history is slow": (0.3, 1.0),
 }
@@ -96,7 +100,7 @@ def only(**often: int) -> dict[str, int]:
 
 
 def strike(event: Event, on: RealtimeSwitches, faults: Any) -> None:
-    """Have a server do it. `faults`: its `DevServer.faults`. Kills are somebody else's."""
+    """Have a server do it. `faults`: its `DevServer.faults`. Who is killed or stopped is somebody else's business."""
     dice, rule = random.Random(event.seed), {"for_s": event.seconds, "seed": event.seed}
     match event.what:
         case "cut":

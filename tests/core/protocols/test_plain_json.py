@@ -22,7 +22,7 @@ from chatsdk.core.protocols.outputs import (
     SubscribeFailed,
     Unsubscribed,
 )
-from chatsdk.core.protocols.plain_json import PlainJson
+from chatsdk.core.protocols.plain_json import UNANSWERED, PlainJson
 from tests.core.protocols.kit import TOKEN, commands, frame
 
 MESSAGE = {"type": "message", "id": "m", "conversation_id": "a", "text": "hi", "sequence_number": 7}
@@ -185,6 +185,31 @@ def test_leaving() -> None:
     protocol.subscribe("a", None, None, 0.0)
     assert protocol.receive(answer, 0.0) == []
     assert protocol.due(2.0) == [Subscribed("a")]
+
+
+def test_leaving_and_coming_back_again_and_again() -> None:
+    """Answers come in the order of the wishes: those to earlier ones neither end the last subscription nor begin it."""
+    protocol = hearing("a")
+    for _ in range(3):
+        protocol.unsubscribe("a", 0.0)
+        protocol.subscribe("a", None, None, 0.0)
+    left = frame({"type": "unsubscribed", "conversation_id": "a"})
+    joined = frame({"type": "subscribed", "conversation_id": "a"})
+    early = [each for answer in (left, joined, left, joined, left) for each in protocol.receive(answer, 0.1)]
+    assert early == []
+    assert protocol.receive(joined, 0.1) == [Subscribed("a")]
+    assert protocol.receive(left, 0.2) == [Unsubscribed("a", 0, "")]
+
+
+def test_an_answer_that_never_came_is_not_waited_for_for_ever() -> None:
+    """A server may not answer who leaves: later on, `unsubscribed` is the server's own wish."""
+    protocol = hearing("a")
+    protocol.unsubscribe("a", 0.0)
+    protocol.subscribe("a", None, None, 0.0)
+    assert protocol.due(UNANSWERED) == [Subscribed("a")]
+    assert protocol.receive(frame({"type": "unsubscribed", "conversation_id": "a"}), UNANSWERED + 0.1) == [
+        Unsubscribed("a", 0, "")
+    ]
 
 
 @pytest.mark.parametrize(
