@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .core.store import OutboxStore
     from .core.tokens import Secret, TokenRequest
     from .network.features import Features
+    from .network.health import Health
     from .network.monitor import NetworkMonitor
     from .realtime.realtime import Realtime
     from .resilience.circuits import Circuits
@@ -306,6 +307,15 @@ class ChatClient:
         """What works at the moment, and what stands in for what does not: `run(name, primary, fallback)`,
         `is_available(name)`, `level`."""
         return self._parts.features
+
+    def health(self) -> Health:
+        """How this client is: `status` (healthy, degraded, unhealthy or critical, by the calls of the last five minutes
+        and the circuits), `reasons`, `open_circuits`, the outbox (`pending`, `dead`, `oldest_age`), `connection`,
+        `quality`, `degradation`; `to_dict()` for a health endpoint.
+
+        It asks and opens nothing: what this client has not used yet is None or "unknown". An outbox that can't be read
+        is a reason, not an error."""
+        return self._parts.health(self.user)
 
     def invalidate(self, pattern: str = "*") -> int:
         """Forget cached reads whose operation fits `pattern` ("channels.*"). Returns how many."""

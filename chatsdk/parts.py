@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .core.settings import Settings
     from .core.store import OutboxStore
     from .network.features import Features
+    from .network.health import Health
     from .network.monitor import NetworkMonitor
     from .outbox.outbox import Outbox
     from .pipeline.registry import Registry
@@ -94,6 +95,7 @@ class Parts:
         self.random = random
         self.closing = threading.Event()
         self.metrics = Metrics(self.clock)
+        self.metrics.gauge_from("pending_sync_items", self._pending)
         self.budget = RetryBudget(settings.retry_budget)
         self.emitter = Emitter(self.clock)
         self.circuits = Circuits(clock=self.clock, emit=self.emit, settings=settings)
@@ -270,6 +272,36 @@ class Parts:
         for event in (CircuitStateChanged, NetworkQualityChanged):
             self.emitter.subscribe(event, lambda _: features.refresh())
         return features
+
+    def health(self, user: str) -> Health:
+        """How the client is, as far as it knows without asking anybody: see `ChatClient.health`."""
+        from .network.health import judge
+
+        outbox, stats, error = self._outbox_in_use(), None, ""
+        if outbox is not None and not self._closed:
+            try:
+                stats = outbox.stats()
+            except Exception as failed:  # a store may be anybody's, and who asks about health wants an answer
+                error = str(failed) or type(failed).__name__
+        realtime, circuits = self.connections.find(user), self.circuits
+        return judge(
+            self.metrics.recent(),
+            [name for name in circuits.open_names() if not circuits.counts(name).successes],
+            self.network.metrics(),
+            outbox=stats,
+            outbox_error=error,
+            connection="CLOSED" if realtime is None else realtime.connection.state.value,
+            degradation=self.features.level.value,
+            now=self.clock.time(),
+        )
+
+    def _outbox_in_use(self) -> Outbox | None:
+        """The outbox, if this process has used it."""
+        return self._made.get("outbox") if self._user_of_outbox == os.getpid() else None
+
+    def _pending(self) -> float | None:
+        outbox = self._outbox_in_use()
+        return None if outbox is None else outbox.pending()
 
     def _make_sender(self) -> Sender:
         return Sender(self.settings, self.backend, self.clock, self.registry.accept, self.outbox, self.receipt)

@@ -20,7 +20,7 @@ from ..core.errors import ChatError
 from . import exits, output
 from .options import Options, global_options
 
-BUILT_IN = ("demo", "serve", "send", "tail", "channels", "outbox", "status", "config", "plugins")
+BUILT_IN = ("demo", "serve", "send", "tail", "channels", "outbox", "status", "doctor", "config", "plugins")
 """Each is `command` in the module of that name in `commands`; in the order in which --help lists them."""
 
 

@@ -40,6 +40,13 @@ class Options:
         become_owner(chat)
         return chat
 
+    def listener(self, **more: Any) -> ChatClient:
+        """Such a client for a command that will connect to the realtime server."""
+        from .owner import import_realtime
+
+        import_realtime()
+        return self.client(**more)
+
     def _client(self, **more: Any) -> ChatClient:
         from ..client import ChatClient
 

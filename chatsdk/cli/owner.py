@@ -41,6 +41,19 @@ _LATER = (
     "requests",
     *(("inotify_simple",) if sys.platform.startswith("linux") else ()),
 )
+_REALTIME = (
+    "chatsdk.core.chatsdk_events",
+    "chatsdk.core.protocols.centrifugo",
+    "chatsdk.core.protocols.plain_json",
+    "chatsdk.realtime.backfill",
+    "chatsdk.realtime.connection",
+    "chatsdk.realtime.cursor_file",
+    "chatsdk.realtime.driven",
+    "chatsdk.realtime.realtime",
+    "chatsdk.realtime.session",
+    "chatsdk.realtime.wire",
+    "websocket",
+)
 _CODECS = ("ascii", "idna", "latin-1", "utf-16-le", "utf-8-sig")
 """What is otherwise imported at its first use."""
 
@@ -136,6 +149,12 @@ def _may_not(owner: Owner, error: OSError) -> SettingsError:
         code="untrusted",
         hint="run the command as that user",
     )
+
+
+def import_realtime() -> None:
+    """The same for what a realtime connection imports: call it before, where there will be one."""
+    for name in _REALTIME:
+        import_module(name)
 
 
 def _import_what_comes(chat: ChatClient) -> None:

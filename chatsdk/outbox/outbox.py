@@ -356,6 +356,16 @@ class Outbox:
         """Loss accounting. Raises StorageError."""
         return self.store.stats()
 
+    def pending(self) -> int | None:
+        """How many messages wait, for a gauge; None if that cannot be said now. A store that has no quick way to say it
+        (`pending`) is asked for its stats."""
+        quick: Callable[[], int | None] | None = getattr(self.store, "pending", None)
+        try:
+            return self.store.stats().pending if quick is None else quick()
+        except Exception as error:  # a store may be anybody's, and whoever reads a gauge is in the middle of something
+            logger.debug("the outbox could not be counted: %s", error)
+            return None
+
     def retry(self, ids: Collection[int]) -> int:
         """Send dead letters again: they go to their lanes' ends, with their keys, and are looked for at the server
         first. Returns how many. Raises StorageError."""

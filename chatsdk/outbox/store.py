@@ -36,6 +36,9 @@ PURGE_EVERY = 256
 LOOK_FOR_DEAD = 0.2
 """Seconds between two looks whether other owners live, while there is other work."""
 
+PENDING_WAITS = 0.02
+"""Seconds that `pending` waits for another reader: a query takes a hundredth of that, a fork holds it for longer."""
+
 IDS_AT_ONCE = 200
 """Rows retried or discarded in one transaction."""
 
@@ -310,6 +313,21 @@ class SQLiteStore:
             return Stats(**counted, lanes=count, oldest=oldest, next_attempt_at=due)
 
         return self._read(query)
+
+    def pending(self) -> int | None:
+        """How many rows wait, told at once or not at all (None): for gauges, which are read at every event and with
+        other people's locks held. So it waits a moment at most, and mends nothing."""
+        database = self._database
+        mutex = database.mutex
+        if self._closed or self._pid != os.getpid() or not mutex.acquire(timeout=PENDING_WAITS):
+            return None
+        try:
+            connection = database.reader()
+            return None if connection is None else rows.counters(connection)["pending"]
+        except (sqlite3.Error, OSError, StorageError, SettingsError):
+            return None
+        finally:
+            mutex.release()
 
     # ---- keeping house
 

@@ -23,7 +23,7 @@ class Step(IntEnum):
     ASKED   the server was asked
     HEARD   publications come
     DOWN    failed or ended: nothing more is done
-    HELD    it waits until the handlers are done with what an earlier subscription of the channel brought
+    HELD    not begun: it waits until handlers are done with what an earlier subscription of the channel brought
     """
 
     IDLE = 0

@@ -131,12 +131,12 @@ class Subscriptions:
         # shared with the threads of callers
         self._lock = threading.RLock()
         self._channels: dict[str, Subscription] = {}
-        self._lanes: dict[str, ChannelLane] = {}  # of each channel's last subscription, also of one that is no more
         self._inbox: deque[Callable[[float], object]] = deque()
         # of the thread that reads
         self._open = False
         self._own: Subscription | None = None
         self._by_stream: dict[str, Subscription] = {}
+        self._lanes: dict[str, ChannelLane] = {}  # of the last one that began, also if it is no more; by channel
         self._ready: deque[Subscription] = deque()
         self._tokens = StreamTokens(
             lambda subscription: ask(backend.stream_token(user, subscription.stream)),
@@ -186,7 +186,7 @@ class Subscriptions:
         wanted = list(dict.fromkeys([channels] if isinstance(channels, str) else channels))
         for channel in wanted:
             self._backend.stream(channel, {})
-        added: list[tuple[Subscription, ChannelLane | None]] = []
+        added: list[Subscription] = []
         with self._lock:
             for channel in wanted:
                 known = self._channels.get(channel)
@@ -200,13 +200,10 @@ class Subscriptions:
                     subscription.step = Step.DOWN
                     self._dispatch.put([(subscription.lane, [self._told(subscription)])])
                 else:
-                    earlier = self._lanes.get(channel) if since is None and keep else None
-                    if earlier is not None:
-                        subscription.step = Step.HELD
-                    added.append((subscription, earlier))
-                    self._lanes[channel] = subscription.lane
+                    subscription.step = Step.HELD
+                    added.append(subscription)
         if added:
-            self.hand_in(lambda _: self._begin(added))
+            self.hand_in(lambda _: self._begin(added, since is None and keep))
 
     def unsubscribe(self, channels: str | Iterable[str]) -> None:
         """Hear these channels no more. Events that wait for a handler are dropped. Returns at once."""
@@ -444,18 +441,24 @@ class Subscriptions:
                 mark = cursor.seq, cursor.offset, cursor.epoch or ""
         return Order(self._user, channel, mark, ordered=bool(channel), hold=self._hold, bound=self._bound)
 
-    def _begin(self, added: Iterable[tuple[Subscription, ChannelLane | None]]) -> None:
+    def _begin(self, added: Iterable[Subscription], goes_on: bool) -> None:
         """Who goes on where handlers stopped waits until those of an earlier subscription have: else what they have in
         hand would come twice."""
-        for subscription, earlier in added:
+        for subscription in added:
+            earlier = self._lanes.get(subscription.channel) if goes_on else None
             if earlier is None:
-                self._ready.append(subscription)
+                self._be_ready(subscription)
             else:
                 self._dispatch.when_idle(earlier, partial(self.hand_in, partial(self._go_on, subscription)))
 
     def _go_on(self, subscription: Subscription, now: float) -> None:
         if subscription.step is Step.HELD:
             subscription.order = self._order_from(subscription.channel, subscription.lane.key, None)
+            self._be_ready(subscription)
+
+    def _be_ready(self, subscription: Subscription) -> None:
+        self._lanes[subscription.channel] = subscription.lane
+        if subscription.step is Step.HELD:
             subscription.step = Step.IDLE
             self._ready.append(subscription)
 

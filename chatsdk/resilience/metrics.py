@@ -20,6 +20,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
 from ..core.clock import Clock
@@ -90,6 +91,7 @@ class Metrics:
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._errors: Counter[str] = Counter()
         self._gauges: dict[str, float] = dict.fromkeys(GAUGES, 0)
+        self._sources: dict[str, Callable[[], float | None]] = {}
         self._active = 0
         self._latencies: dict[str, Histogram] = {name: Histogram() for name in LATENCIES}
         self._request_latency = self._latencies["request_latency_ms"]
@@ -139,6 +141,11 @@ class Metrics:
         with self._lock:
             self._gauges[name] = value
 
+    def gauge_from(self, name: str, read: Callable[[], float | None]) -> None:
+        """Have a gauge read whenever somebody asks for it. `read` may be called by any thread, with locks of the caller
+        held: it must be quick and must not raise. None: it cannot say now, and the last value stands."""
+        self._sources[name] = read
+
     def observe(self, name: str, value: float) -> None:
         """Add a value to a histogram."""
         with self._lock:
@@ -151,6 +158,8 @@ class Metrics:
 
     def value(self, name: str) -> float:
         """A counter or gauge; 0 if there was none of that name."""
+        if name in self._sources:
+            self._read(name)
         with self._lock:
             if name == "active_requests":
                 return self._active
@@ -167,6 +176,8 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Everything, JSON-able: counters and gauges by name, `client_http_errors_by_type`, and per histogram
         `{"count", "sum", "max", "buckets"}`."""
+        for name in list(self._sources):
+            self._read(name)
         with self._lock:
             return {
                 **self._counters,
@@ -175,6 +186,11 @@ class Metrics:
                 "active_requests": self._active,
                 **{name: histogram.to_dict() for name, histogram in self._latencies.items()},
             }
+
+    def _read(self, name: str) -> None:
+        found = self._sources[name]()
+        if found is not None:
+            self.gauge(name, found)
 
     def after_fork(self) -> None:
         """In a forked child: a lock that another thread held there would never be released; its calls are not ours."""

@@ -282,9 +282,10 @@ def test_who_comes_back_goes_on_where_the_handlers_stop(stage: Stage) -> None:
     stage.take(message_new(C, 1, 1))
     stage.wait_for(lambda: stage.dispatch.pending == 0)  # a handler has it in hand
     stage.take(message_new(C, 2, 2))
-    stage.subscriptions.unsubscribe(C)
-    stage.subscriptions.subscribe(C)
-    stage.settle()
+    for _ in range(3):
+        stage.subscriptions.unsubscribe(C)
+        stage.subscriptions.subscribe(C)
+        stage.settle()
     assert len(stage.protocol.asked) == 1
     assert stage.subscriptions.states()[C] == "waiting"
     stage.gate.set()
@@ -292,7 +293,8 @@ def test_who_comes_back_goes_on_where_the_handlers_stop(stage: Stage) -> None:
     assert stage.protocol.asked[1][2] == Position(1, "e")
     stage.join(C, offset=1, recovered=True)
     stage.take(message_new(C, 2, 2))
-    stage.expect("subscribed", "1", "ended", "subscribed", "2")
+    stage.wait_for(lambda: "2" in stage.shown(C))
+    assert [each for each in stage.shown(C) if each != "ended"] == ["subscribed", "1", "subscribed", "2"]
 
 
 def test_a_hole_is_filled_over_http(stage: Stage) -> None:
@@ -329,7 +331,7 @@ def test_a_backfill_is_tried_again_until_it_succeeds(stage: Stage) -> None:
     stage.take(message_new(D, 1, 1))
     stage.expect("subscribed", "1", channel=D)
     stage.pass_time(3.1)
-    assert stage.shown(C) == ["subscribed", "1"]
+    stage.expect("subscribed", "1", channel=C)
     stage.pass_time(0.3)
     stage.expect("subscribed", "1", "2", "3", channel=C)
 

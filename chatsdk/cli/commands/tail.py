@@ -40,7 +40,7 @@ def command(
 
     Times are local. On standard error: when the connection is lost and comes back.
     """
-    with options.client() as chat:
+    with options.listener() as chat:
         watch = _Watch(chat, as_json, limit)
         with chat.events(timeout=quiet) as events:
             chat.subscribe(channels, since=since, keep=False)

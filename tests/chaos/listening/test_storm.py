@@ -57,7 +57,7 @@ def test_a_bot_in_a_storm_hears_each_message_once_and_in_order(
     assert verdict.violations == {}, f"CHAOS_SEED={seed}"
     assert verdict.heard == messages + LAST_WORDS, "the machine is too slow for this test"
     assert len(verdict.late) <= messages / 100
-    assert storm.figures["reconnects"] >= 2, "nothing happened"
+    assert storm.figures["reconnects"] >= 1, "nothing happened"
 
 
 def test_a_bot_that_is_killed_skips_nothing(tmp_path: Path, seed: int) -> None:

@@ -201,7 +201,9 @@ class Impatient(Centrifugo):
     """Sends commands before `connect` is answered."""
 
     def subscribe(self, stream: str, token: Secret | None, position: Position | None, now: float) -> list[Output]:
-        return self._streams.subscribe(stream, Wish(token, position), now) if stream else []
+        if not stream or self._phase is _Phase.OVER:
+            return []
+        return self._streams.subscribe(stream, Wish(token, position), now)
 
 
 class Twice(Centrifugo):
