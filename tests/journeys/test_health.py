@@ -15,6 +15,8 @@ import pytest
 
 from chatsdk import ChatClient, ChatError
 from chatsdk.devserver.process import DevServer
+from chatsdk.resilience.system_clock import SystemClock
+from chatsdk.testing.memory_store import MemoryStore
 
 LIMIT = 15.0
 
@@ -144,14 +146,17 @@ def test_a_view_and_a_closed_client(connect: Callable[..., ChatClient], channel:
 def test_somebody_elses_store_that_fails(connect: Callable[..., ChatClient]) -> None:
     """A store that raises what no store should does not make health raise."""
 
-    class Broken:
+    class Broken(MemoryStore):
+        broken = True
+
         def stats(self) -> Any:
-            raise sqlite3.OperationalError("disk I/O error")
+            if self.broken:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().stats()
 
-        def close(self) -> None:
-            """There is nothing to close."""
-
-    chat = connect(store=Broken())
+    store = Broken(SystemClock())
+    chat = connect(store=store)
     chat._parts.outbox()
     assert chat.health().status == "unhealthy"
     assert chat._parts.metrics.value("pending_sync_items") == 0
+    store.broken = False  # so that it can be closed
