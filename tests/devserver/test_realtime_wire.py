@@ -45,6 +45,7 @@ def closed_with(client: WsClient) -> tuple[int, str]:
         (masked(0, b"x"), 1002),
         (masked(TEXT, b"{", fin=False) + masked(TEXT, b"}"), 1002),
     ],
+    ids=["no mask", "no UTF-8", "no opcode", "reserved bits", "half a ping", "no beginning", "no end"],
 )
 def test_broken_frames(server: DevServer, raw: bytes, code: int) -> None:
     """What breaks the rules of WebSocket is answered with a close frame that says so."""

@@ -13,6 +13,16 @@ from chatsdk import ChatClient, PluginError, SettingsError, State
 from chatsdk.devserver.process import DevServer
 
 
+class _Thing:
+    """Something that nobody expects, shown the same in each run."""
+
+    def __repr__(self) -> str:
+        return "a thing"
+
+
+NOTHING_LIKE_IT = _Thing()
+
+
 def refused(**given: Any) -> SettingsError:
     """Making a client raises SettingsError, which says what to do."""
     with pytest.raises(SettingsError) as caught:
@@ -70,7 +80,7 @@ def test_variable_that_makes_no_sense(
         {"state_dir": "relative/path"},
         {"channels": "general"},
         {"channels": {"general": 5}},
-        {"plugins": [object()], "strict": True},
+        {"plugins": [NOTHING_LIKE_IT], "strict": True},
         {"ttl": 100, "key_retention": 50},
     ],
     ids=repr,
