@@ -9,24 +9,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from chatsdk import ChatClient, ConnectionFailedError, InvalidArgument, Token, events
 from chatsdk.devserver.process import DevServer
+from tests.journeys.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 15.0
 
 
-def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
-    end = monotonic() + limit
-    while not condition():
-        assert monotonic() < end, "it did not come"
-        sleep(0.005)
+until = partial(eventually, seconds=LIMIT)
 
 
 @pytest.fixture(params=["centrifugo", "json"])

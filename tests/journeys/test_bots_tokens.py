@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from chatsdk import ChatClient, events
 from chatsdk.devserver.process import DevServer
+from tests.journeys.waiting import eventually
 
 LIMIT = 20.0
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = monotonic() + LIMIT
-    while not condition():
-        assert monotonic() < end, "it did not come"
-        sleep(0.01)
+until = partial(eventually, seconds=LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from time import monotonic, perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -17,15 +18,12 @@ from chatsdk import ChatClient, ChatError
 from chatsdk.devserver.process import DevServer
 from chatsdk.resilience.system_clock import SystemClock
 from chatsdk.testing.memory_store import MemoryStore
+from tests.journeys.waiting import eventually
 
 LIMIT = 15.0
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = monotonic() + LIMIT
-    while not condition():
-        assert monotonic() < end, "it did not come"
-        sleep(0.01)
+until = partial(eventually, seconds=LIMIT)
 
 
 def test_asking_opens_nothing(connect: Callable[..., ChatClient], state_dir: Path) -> None:

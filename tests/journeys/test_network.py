@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from time import monotonic, sleep
+from functools import partial
+from time import sleep
 from typing import Any
 
 import pytest
 
 from chatsdk import ChatClient, ChatError, NotSentError, events
 from chatsdk.devserver.process import DevServer
+from tests.journeys.waiting import eventually
 
 LIMIT = 15.0
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = monotonic() + LIMIT
-    while not condition():
-        assert monotonic() < end, "it did not come"
-        sleep(0.01)
+until = partial(eventually, seconds=LIMIT)
 
 
 def test_its_own_traffic_says_it(connect: Callable[..., ChatClient], server: DevServer) -> None:

@@ -10,12 +10,12 @@ SOON_S = 10.0
 """How long a story waits; nothing takes nearly as long."""
 
 
-def eventually(holds: Callable[[], Any], what: str = "it") -> Any:
+def eventually(holds: Callable[[], Any], what: str = "it", seconds: float = SOON_S) -> Any:
     """Wait until `holds()` is true, and return what it gave; fail after a while."""
-    ends = time.monotonic() + SOON_S
+    ends = time.monotonic() + seconds
     while True:
         found = holds()
         if found:
             return found
-        assert time.monotonic() < ends, f"{what} did not happen within {SOON_S:g} s"
+        assert time.monotonic() < ends, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.005)
