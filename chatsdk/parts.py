@@ -41,6 +41,7 @@ from .outbox import forks as _forks  # noqa: F401 - first: hooks before a fork r
 from .resilience.budget import RetryBudget
 from .resilience.circuits import Circuits
 from .resilience.emitter import Emitter
+from .resilience.import_lock import FORK_WAITS
 from .resilience.metrics import Metrics
 from .resilience.process_lock import ProcessLock
 from .resilience.system_clock import SystemClock
@@ -66,9 +67,6 @@ T = TypeVar("T")
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a probe of the network may take: as long as a quick call (seed 003)."""
-
-FORK_WAITS = 2.0
-"""Seconds that a fork waits for another thread to finish what it is making: an import takes a tenth of that."""
 
 _afresh = ProcessLock()
 logging.getLogger("chatsdk").addHandler(logging.NullHandler())  # silent until the application asks for our records

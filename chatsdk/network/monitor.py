@@ -183,11 +183,6 @@ class NetworkMonitor:
 
     # ---- forks
 
-    @property
-    def making(self) -> threading.Lock:
-        """Held for moments only: a fork may wait for it."""
-        return self._lock
-
     def after_fork(self) -> None:
         """In a forked child: fresh locks, no samples, no threads. Those who watched are told of changes; probes go on
         with the next who watches."""

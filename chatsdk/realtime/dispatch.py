@@ -23,7 +23,6 @@ Rules.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +30,7 @@ from functools import partial
 from time import monotonic  # threads run in real time, whatever clock is injected
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..resilience.process_lock import ProcessLock
+from ..resilience.per_process import PerProcess
 
 E = TypeVar("E")
 
@@ -87,7 +86,6 @@ class _Here(Generic[E]):
     """The threads of one process, and what waits for them."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.lock = threading.Lock()
         self.to_work = threading.Condition(self.lock)  # threads without work wait here
         self.moved = threading.Condition(self.lock)  # a lane was taken, or handed back
@@ -140,8 +138,7 @@ class Dispatch(Generic[E]):
         self._bound = bound
         self._late = late
         self._linger = linger
-        self._changing = ProcessLock()
-        self._process: _Here[E] | None = None
+        self._process: PerProcess[_Here[E]] = PerProcess(self._make)
         self._blamed: set[type[BaseException]] = set()
         self._closed = False
         self.raised = 0
@@ -160,7 +157,7 @@ class Dispatch(Generic[E]):
 
         Gives back what was refused, which is nearly always nothing. After `close` nothing is taken nor refused.
         """
-        here = self._here()
+        here = self._process.get()
         refused: list[Refused] = []
         bound = self._bound
         with here.lock:
@@ -191,7 +188,7 @@ class Dispatch(Generic[E]):
 
     def drop(self, lane: Lane[E]) -> None:
         """Forget what waits in a lane, not done. The event whose handler runs is the last one."""
-        here = self._here()
+        here = self._process.get()
         with here.lock:
             if lane.home is here:
                 lane.queue.clear()
@@ -199,7 +196,7 @@ class Dispatch(Generic[E]):
 
     def when_idle(self, lane: Lane[E], function: Callable[[], object]) -> None:
         """Call `function` once nothing of the lane waits or is at work: now, or in a handler thread."""
-        here = self._here()
+        here = self._process.get()
         with here.lock:
             if lane.home is here and lane.scheduled:
                 lane.then.append(function)
@@ -209,12 +206,12 @@ class Dispatch(Generic[E]):
     @property
     def threads(self) -> int:
         """How many threads there are."""
-        return len(self._here().threads)
+        return len(self._process.get().threads)
 
     @property
     def pending(self) -> int:
         """How many events wait; those that a thread has taken are not counted."""
-        here = self._here()
+        here = self._process.get()
         with here.lock:
             return sum(len(lane.queue) for lane in (*here.ready, *here.working))
 
@@ -226,8 +223,8 @@ class Dispatch(Generic[E]):
         """
         end = monotonic() + timeout
         self._closed = True
-        here = self._process
-        if here is None or here.pid != os.getpid():
+        here = self._process.known()
+        if here is None:
             return True  # it was never used in this process
         me = threading.current_thread()
         with here.lock:
@@ -391,14 +388,7 @@ class Dispatch(Generic[E]):
 
     # ---- the process
 
-    def _here(self) -> _Here[E]:
-        here = self._process
-        if here is not None and here.pid == os.getpid():
-            return here
-        with self._changing:
-            here = self._process
-            if here is None or here.pid != os.getpid():
-                here = _Here()
-                here.closing = self._closed
-                self._process = here
-            return here
+    def _make(self) -> _Here[E]:
+        here: _Here[E] = _Here()
+        here.closing = self._closed
+        return here

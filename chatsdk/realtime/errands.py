@@ -13,14 +13,13 @@ Rules.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic  # threads run in real time, whatever clock is injected
 from typing import TypeVar
 
-from ..resilience.process_lock import ProcessLock
+from ..resilience.per_process import PerProcess
 
 T = TypeVar("T")
 
@@ -49,7 +48,6 @@ class _Here:
     """The threads of one process."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.lock = threading.Lock()
         self.ended = threading.Condition(self.lock)
         self.quick = _Line(self.lock)
@@ -65,8 +63,7 @@ class Errands:
     def __init__(self, workers: int = WORKERS, *, linger: float = LINGER) -> None:
         self._workers = workers
         self._linger = linger
-        self._changing = ProcessLock()
-        self._process: _Here | None = None
+        self._process: PerProcess[_Here] = PerProcess(self._make)
         self._closed = False
 
     def run(
@@ -90,7 +87,7 @@ class Errands:
                 if not here.closing:
                     answered(result)
 
-        here = self._here()
+        here = self._process.get()
         with here.lock:
             if here.closing:
                 return False
@@ -106,7 +103,7 @@ class Errands:
     @property
     def threads(self) -> int:
         """How many threads there are."""
-        here = self._here()
+        here = self._process.get()
         return len(here.quick.threads) + len(here.other.threads)
 
     def close(self, timeout: float) -> bool:
@@ -114,8 +111,8 @@ class Errands:
         may call this: it does not wait for itself."""
         end = monotonic() + timeout
         self._closed = True
-        here = self._process
-        if here is None or here.pid != os.getpid():
+        here = self._process.known()
+        if here is None:
             return True
         me = threading.current_thread()
         with here.lock:
@@ -171,14 +168,7 @@ class Errands:
 
     # ---- the process
 
-    def _here(self) -> _Here:
-        here = self._process
-        if here is not None and here.pid == os.getpid():
-            return here
-        with self._changing:
-            here = self._process
-            if here is None or here.pid != os.getpid():
-                here = _Here()
-                here.closing = self._closed
-                self._process = here
-            return here
+    def _make(self) -> _Here:
+        here = _Here()
+        here.closing = self._closed
+        return here
