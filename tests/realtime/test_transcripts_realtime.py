@@ -48,7 +48,7 @@ class Theatre:
         self.stage.close()
 
     def wait_for_handlers(self) -> None:
-        here = self.stage.dispatch._here()
+        here = self.stage.dispatch._process.get()
         self.stage.wait_for(lambda: not here.ready and not here.working)
 
     def answer(self) -> None:
