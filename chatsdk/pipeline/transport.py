@@ -245,6 +245,8 @@ class Transport:
             return OutcomeUnknownError(f"the connection broke: {_named(cause)}")
         if isinstance(cause, OSError):
             return OutcomeUnknownError(f"the connection failed: {_named(cause)}")
+        if isinstance(cause, http.client.IncompleteRead):
+            return OutcomeUnknownError("the answer broke off")
         return InvalidResponseError(f"the answer can't be read: {_named(cause)}")
 
     def _observe_date(self, answer: Answer) -> None:
@@ -365,6 +367,8 @@ def _read(raw: Any, headers: Mapping[str, str], most: int) -> bytes:
         body: bytes = raw.read(most + 1, decode_content=False)
         if len(body) > most:
             raise TooLarge
+        if raw.length_remaining:  # urllib3 says nothing of a body that ends early but not at once
+            raise http.client.IncompleteRead(body, raw.length_remaining)
         return body
     return inflate(_pieces(raw), encoding, most)
 
