@@ -10,13 +10,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .config import load_settings
+from .core import timeouts
 from .core.errors import InvalidArgument
 from .core.models import Channel
 from .core.tokens import Token
 from .parts import Parts
+from .resilience.deadline import bounded, clamp
 from .resources.channels import Channels, PresenceResource, Typing, Users
 from .resources.connection import ConnectionResource
 from .resources.messages import Messages
@@ -34,12 +37,15 @@ if TYPE_CHECKING:
     from .core.realtime_events import ChangesMissed, Gap, RealtimeEvent
     from .core.settings import Settings
     from .core.store import OutboxStore
+    from .core.timeouts import Preset
     from .core.tokens import Secret, TokenRequest
     from .network.features import Features
     from .network.health import Health
     from .network.monitor import NetworkMonitor
     from .realtime.realtime import Realtime
     from .resilience.circuits import Circuits
+    from .resilience.deadline import Deadline
+    from .resilience.failures import Failure
     from .resources.listening import EventStream
     from .resources.sending import Sender
 
@@ -163,14 +169,33 @@ class ChatClient:
             wait=wait,
         )
 
-    def call(self, call: Call[T], *, timeout: float | None = None, fresh: bool = False) -> T:
+    def call(self, call: Call[T], *, timeout: float | Preset | None = None, fresh: bool = False) -> T:
         """Make a direct call, built by the backend, through the whole pipeline.
 
-        timeout: seconds for everything: waiting, refresh, retries (None: the setting); fresh: past the cache.
-        Raises NotSentError, OutcomeUnknownError, StatusError, TokenExpiredError, PluginError.
+        timeout: seconds for everything: waiting, refresh, retries; or "quick" (5 s), "standard" (10 s), "heavy" (30 s),
+        "ai" (45 s). None: the setting `timeout`, and where nobody set it, what fits the operation. fresh: past the
+        cache.
+        Raises NotSentError, OutcomeUnknownError, StatusError, TokenExpiredError, PluginError, InvalidArgument.
         """
         warn_on_event_loop()
         return self._parts.call(call, timeout=timeout, fresh=fresh)
+
+    def deadline(self, seconds: float | Preset) -> AbstractContextManager[Deadline]:
+        """Bound everything inside: `with chat.deadline(2.0): ...`. `seconds` from when it is entered, or the total of a
+        preset: "quick" (5 s), "standard" (10 s), "heavy" (30 s), "ai" (45 s). What it gives says how much is left
+        (`remaining()`). Of nested ones the earliest counts.
+
+        Inside, a call ends in time with its retries and waits (ConnectTimeoutError, if nothing was sent, or
+        DeadlineExceeded), and one that finds nothing left raises at once, with the code "deadline", and sends nothing.
+        `send` accepts as ever, and then waits for no longer than is left; so do `Receipt.wait`, `outbox.flush`,
+        `connect` and `close`. Loops over `events` and `run_forever` end when it is over. The servers are told how much
+        is left. Code of yours is not cut off: a handler, a fallback, a token provider.
+
+        It holds for all clients, in this context: `asyncio.to_thread` takes it along, a thread that is started inside
+        does not have it, and what the client does in threads of its own goes on. A generator should not yield inside.
+
+        Raises InvalidArgument."""
+        return bounded(timeouts.seconds(seconds, "a deadline"), self._parts.clock)
 
     # ---- events
 
@@ -184,8 +209,10 @@ class ChatClient:
     def on(self, event: str) -> Callable[[Handler[Any]], Handler[Any]]: ...
     def on(self, event: Any, handler: Any = None) -> Any:
         """Call `handler` with every event of a class (or its seed name, "message:sent"); returns a function that ends
-        that. Without `handler` it is a decorator. Handlers run in the thread where it happened; one that raises is
-        logged."""
+        that. Without `handler` it is a decorator. Handlers run in the thread where it happened: one that raises is
+        logged; one that takes long holds up the messages of that channel, and of no other; one that sends to that
+        channel does not wait for delivery. SystemExit and KeyboardInterrupt end `run_forever`, or are raised where the
+        handler was called in the main thread."""
         if handler is not None:
             if not callable(handler):
                 raise InvalidArgument(f"a handler must be callable, not {type(handler).__name__}")
@@ -228,12 +255,12 @@ class ChatClient:
         """Connect this user's realtime connection, and keep it connected; `subscribe` does that too. Returns at once,
         or after at most `wait` seconds; whether it is connected. Raises SettingsError, ConnectionFailedError."""
         warn_on_event_loop()
-        return self._realtime.connect(wait)
+        return self._realtime.connect(None if wait is None else clamp(wait))
 
     def disconnect(self, timeout: float | None = None) -> bool:
         """End it, within `timeout` seconds (None: the setting `close_timeout`), until `connect` or `subscribe`.
         Channels stay wanted. True if its thread has ended."""
-        return self._realtime.disconnect(timeout)
+        return self._realtime.disconnect(clamp(self.settings.close_timeout if timeout is None else timeout))
 
     @overload
     def events(self, event: type[E], *, timeout: float | None = None) -> EventStream[E]: ...
@@ -242,7 +269,8 @@ class ChatClient:
     def events(self, event: Any = None, *, timeout: float | None = None) -> EventStream[Any]:
         """A loop over events of a class (without one: over everything that comes by realtime, and what is missing of
         it): `for event in chat.events(): ...`. It hears from now on, ends after `timeout` seconds without an event
-        (None: never) and when the client is closed. An event counts as handled when the loop comes for the next one."""
+        (None: never), with a `deadline` around it, and when the client is closed. An event counts as handled when the
+        loop comes for the next one."""
         from .core.realtime_events import ChangesMissed, Gap, RealtimeEvent
 
         classes = (RealtimeEvent, Gap, ChangesMissed) if event is None else (event,)
@@ -266,7 +294,8 @@ class ChatClient:
 
     def run_forever(self) -> None:
         """Stay connected and let the handlers work, until SIGINT or SIGTERM (where this is the main thread), `close`,
-        `disconnect`, or a handler that raises SystemExit or KeyboardInterrupt, which then goes on from here.
+        `disconnect`, the end of a `deadline` around it, or a handler that raises SystemExit or KeyboardInterrupt, which
+        then goes on from here.
 
         Raises ConnectionFailedError if the connection is given up: after the last try where `reconnect` has a limit,
         or because the server said to stay away."""
@@ -279,7 +308,7 @@ class ChatClient:
             realtime.connect()
             unwatch = realtime.watch(lambda state: end_with(realtime, state, ending))
             try:
-                ending.wait()
+                ending.wait(clamp(None))
             finally:
                 unwatch()
 
@@ -300,13 +329,13 @@ class ChatClient:
         """How the network is: `quality` (EXCELLENT, GOOD, FAIR, POOR or OFFLINE), `latency`, `reason`, `metrics()`, and
         `watch(observer)`, which is called at once and at each change. Known by the client's own traffic; only while
         somebody watches an idle client asks the server every 10 s."""
-        return self._parts.network
+        return self._parts.condition.network
 
     @property
     def features(self) -> Features:
         """What works at the moment, and what stands in for what does not: `run(name, primary, fallback)`,
         `is_available(name)`, `level`."""
-        return self._parts.features
+        return self._parts.condition.features
 
     def health(self) -> Health:
         """How this client is: `status` (healthy, degraded, unhealthy or critical, by the calls of the last five minutes
@@ -316,6 +345,12 @@ class ChatClient:
         It asks and opens nothing: what this client has not used yet is None or "unknown". An outbox that can't be read
         is a reason, not an error."""
         return self._parts.health(self.user)
+
+    def errors(self) -> Sequence[Failure]:
+        """The last errors of all calls of this client (every view's, and the outbox's), by operation, class, code and
+        status, the last kind first: each with `count`, `first_at`, `last_at` (Unix time), the last one's
+        `correlation_id` and `message`. At most 50 kinds; `to_dict()` each."""
+        return self._parts.metrics.errors()
 
     def invalidate(self, pattern: str = "*") -> int:
         """Forget cached reads whose operation fits `pattern` ("channels.*"). Returns how many."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .core.clock import Clock, Random
     from .core.realtime_events import MessageReceived
     from .core.settings import Settings
+    from .offline.seen import Seen
     from .realtime.realtime import Realtime, Workshop
     from .realtime.typing_signals import TypingSignals
     from .resilience.circuits import Circuits
@@ -69,6 +70,11 @@ class Connections:
         wake: Callable[..., object],
         dropped: Callable[[], object],
         subscribe: Callable[..., object],
+        sample: Callable[..., object],
+        watched: Callable[[], bool],
+        offline: Callable[[], bool],
+        polls: Callable[[str], object],
+        seen: Callable[[], Seen],
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -82,6 +88,12 @@ class Connections:
         self._wake = wake
         self._dropped = dropped
         self._subscribe = subscribe
+        self._sample = sample
+        self._watched = watched
+        self._offline = offline
+        self._polls = polls
+        self._seen = seen
+        self._polling: dict[str, str] = {}
         self._lock = threading.RLock()
         self._workshop: Workshop | None = None
         self._typing: TypingSignals | None = None
@@ -106,6 +118,11 @@ class Connections:
         """The same, if it was asked for before."""
         return self._by_user.get(user)
 
+    def rouse(self) -> None:
+        """Somebody watches the network from now on: who reads and has nothing to do looks what that means to him."""
+        for connection in list(self._by_user.values()):
+            connection.connection.post(lambda *_: None)
+
     def on_token(self, user: str) -> None:
         """The user has a token again: a connection that was given up for want of one is made anew."""
         known = self._by_user.get(user)
@@ -116,6 +133,7 @@ class Connections:
 
     def _make(self, user: str) -> Realtime:
         from .realtime.dial import DialSettings
+        from .realtime.pulse import Pulse
         from .realtime.realtime import Realtime
 
         settings = self._settings
@@ -133,6 +151,9 @@ class Connections:
             claims=_no_claims if plain else lambda token: read_payload(token.reveal()),
             headers=_bearer if plain else None,
             on_connected=lambda: self._errand(self._wake),
+            on_polling=lambda reason: self._polled(user, reason),
+            pulse=Pulse(self._sample, self._watched),
+            offline=self._offline,
             emit=self._emit,
             dial=DialSettings.of(settings),
             reconnect=RECONNECTS[settings.reconnect],
@@ -144,6 +165,7 @@ class Connections:
             heartbeat=settings.heartbeat,
             heartbeat_timeout=settings.heartbeat_timeout,
             quiet=settings.quiet_check or None,
+            poll=settings.poll_interval,
             tokens_a_minute=settings.subscription_rate,
         )
 
@@ -151,21 +173,39 @@ class Connections:
         return self._call(call)
 
     def _shared(self) -> Workshop:
-        from .core.realtime_events import Disconnected
+        from .core.realtime_events import ChannelDeleted, Disconnected, MemberLeft, MessageDeleted, MessageUpdated
         from .realtime.realtime import Workshop
 
         if self._workshop is None:
-            echoes = Echoes(lambda user, channel: self._errand(lambda: self._wake(user, channel)))
+            seen = self._seen()
+            echoes = Echoes(lambda user, channel: self._errand(lambda: self._wake(user, channel)), seen.heard)
+            self._subscribe(MessageUpdated, seen.changed)
+            self._subscribe(MessageDeleted, lambda event: seen.deleted(event.user, event.message_id or ""))
+            self._subscribe(ChannelDeleted, lambda event: seen.left(event.user, event.channel))
+            self._subscribe(
+                MemberLeft, lambda event: seen.left(event.user, event.channel) if event.by == event.user else None
+            )
             self._subscribe(MessageEvent, echoes.told)
             self._subscribe(Disconnected, lambda event: self._dropped() if event.reconnecting else None)
             self._workshop = Workshop(
                 self._emit,
                 self._cursors(),
                 on_message=echoes.heard,
-                leaving=self._leave,
+                leaving=self.leave,
                 workers=self._settings.handlers,
             )
         return self._workshop
+
+    def _polled(self, user: str, reason: str) -> None:
+        """Realtime is not what it should be while any user's messages are polled."""
+        before = next(iter(self._polling.values()), "")
+        if reason:
+            self._polling[user] = reason
+        else:
+            self._polling.pop(user, None)
+        after = next(iter(self._polling.values()), "")
+        if after != before:
+            self._polls(after)
 
     def _errand(self, work: Callable[[], object]) -> None:
         """In another thread: the one that reads does not wait for a disk."""
@@ -220,10 +260,13 @@ class Connections:
             with self._lock:
                 self._endings.discard(ending)
 
-    def _leave(self, error: BaseException) -> None:
+    def leave(self, error: BaseException) -> None:
+        """A handler raised SystemExit or KeyboardInterrupt: whoever runs forever goes on with that."""
         with self._lock:
             for ending in self._endings:
                 ending.end(error)
+            if not self._endings:
+                log.error("a handler raised %s, and nothing runs forever that it could end", type(error).__name__)
 
     # ---- the end, and forks
 
@@ -260,10 +303,16 @@ class Connections:
 
 class Echoes:
     """Messages of ours that failed so far, by key. A send whose answer was lost may have arrived all the same: then the
-    server tells it to all who listen, and its lane need not wait for the back-off to learn that."""
+    server tells it to all who listen, and its lane need not wait for the back-off to learn that. `then` is given every
+    message that was heard."""
 
-    def __init__(self, arrived: Callable[[str, str], object]) -> None:
+    def __init__(
+        self,
+        arrived: Callable[[str, str], object],
+        then: Callable[[MessageReceived], object] = lambda _: None,
+    ) -> None:
         self._arrived = arrived
+        self._then = then
         self._failed: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     def told(self, event: MessageEvent) -> None:
@@ -282,6 +331,7 @@ class Echoes:
             lane = self._failed.pop(event.message_id, None)
             if lane is not None:
                 self._arrived(*lane)
+        self._then(event)
 
 
 class _Tokens:

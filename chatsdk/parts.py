@@ -26,21 +26,23 @@ from pathlib import Path
 from random import random
 from time import monotonic  # forks wait in real time, whatever clock is injected
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from . import config
+from .condition import Condition
 from .connections import Connections
 from .core.errors import ChatError, NotSentError, OutcomeUnknownError, ServerError, SettingsError, StorageError
-from .core.events import CircuitStateChanged
+from .core.events import CircuitStateChanged, ClientClosed, MessageSent
 from .core.exchange import Call, Request, Response
 from .core.identity import uuid7
 from .core.models import Message
 from .core.store import Lane, Row, Selection, State
+from .core.timeouts import Timeouts
 from .core.tokens import Token
 from .outbox import forks as _forks  # noqa: F401 - first: hooks before a fork run backwards, and ours come before the store's
 from .resilience.budget import RetryBudget
 from .resilience.circuits import Circuits
-from .resilience.emitter import Emitter
+from .resilience.deadline import clamp, current, nothing_sent
+from .resilience.emitter import Emitter, ends_the_program
 from .resilience.import_lock import FORK_WAITS
 from .resilience.metrics import Metrics
 from .resilience.process_lock import ProcessLock
@@ -59,14 +61,12 @@ if TYPE_CHECKING:
     from .network.features import Features
     from .network.health import Health
     from .network.monitor import NetworkMonitor
+    from .offline.seen import Seen
     from .outbox.outbox import Outbox
     from .pipeline.registry import Registry
     from .pipeline.transport import Transport
 
 T = TypeVar("T")
-
-PROBE_TIMEOUT = 5.0
-"""Seconds that a probe of the network may take: as long as a quick call (seed 003)."""
 
 _afresh = ProcessLock()
 logging.getLogger("chatsdk").addHandler(logging.NullHandler())  # silent until the application asks for our records
@@ -88,8 +88,13 @@ class Parts:
         settings.require("url")
         for text in settings.warnings:
             warnings.warn(f"chatsdk: {text}", RuntimeWarning, stacklevel=3)
+        if settings.log:
+            from .resilience.log_lines import show_records
+
+            show_records(settings.log)
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
+        self._timeouts = Timeouts(settings)
         self.random = random
         self.closing = threading.Event()
         self.metrics = Metrics(self.clock)
@@ -129,8 +134,26 @@ class Parts:
             token=lambda user, refused: self.users.manager(user).token(refused=refused),
             cursors=self._cursors,
             wake=self._wake_lanes,
-            dropped=lambda: self.network.dropped(),
+            dropped=lambda: self.condition.network.dropped(),
             subscribe=self.emitter.subscribe,
+            sample=lambda latency, ok=True: self.condition.network.sample(latency, ok),
+            watched=lambda: self.condition.network.watched,
+            offline=lambda: self.condition.network.quality == "OFFLINE",
+            polls=lambda why: self.condition.features.report("realtime", not why, why),
+            seen=lambda: self.seen,
+        )
+        self.condition = Condition(
+            settings,
+            clock=self.clock,
+            metrics=self.metrics,
+            circuits=self.circuits,
+            once=self._once,
+            backend=lambda: self.backend,
+            transport=lambda: self.transport,
+            emit=self.emit,
+            subscribe=self.emitter.subscribe,
+            restored=self._wake_lanes,
+            watching=self.connections.rouse,
         )
         if hasattr(os, "register_at_fork"):
             _call_weakly(self, "before_fork", lambda call: os.register_at_fork(before=call))
@@ -173,23 +196,18 @@ class Parts:
     @property
     def chain(self) -> Callable[[Request], Response]:
         """The whole pipeline, composed once."""
-        return self._once("chain", lambda: self.registry.chain(self.exchange))
+        return self._once("chain", lambda: self.condition.seen_chain(self.registry.chain(self.exchange)))
 
     @property
     def exchange(self) -> Callable[[Request], Response]:
         """One exchange with the server, which tells the network monitor how it went; not in one-shot mode, where nobody
         could make use of that."""
-        return self._once("exchange", self._make_exchange)
+        return self._once("exchange", self.condition.seen_exchange)
 
     @property
-    def network(self) -> NetworkMonitor:
-        """How the network is."""
-        return self._once("network", self._make_network)
-
-    @property
-    def features(self) -> Features:
-        """What works at the moment, and what stands in for what does not."""
-        return self._once("features", self._make_features)
+    def seen(self) -> Seen:
+        """The messages that this client has seen."""
+        return self._once("seen", _make_seen)
 
     @property
     def sender(self) -> Sender:
@@ -226,72 +244,14 @@ class Parts:
 
         return Transport.from_settings(self.settings, clock=self.clock, on_skew=self.users.observe_skew)
 
-    def _make_exchange(self) -> Callable[[Request], Response]:
-        if not self.settings.background:
-            return self.transport
-        from .network.tries import observed
-
-        return observed(self.transport, self.network.sample, self.clock.monotonic)
-
-    def _make_network(self) -> NetworkMonitor:
-        from .network.link import is_local
-        from .network.monitor import NetworkMonitor
-
-        return NetworkMonitor(
-            clock=self.clock,
-            emit=self.emit,
-            probe=self._probe,
-            restored=self._wake_lanes,
-            watch_link=not is_local(urlsplit(self.settings.url).hostname or ""),
-            background=self.settings.background,
-        )
-
-    def _probe(self) -> None:
-        """Ask the server how it is, past circuits and retries: they would spoil the sample."""
-        request = self.backend.health().request.replace(
-            correlation_id=uuid7(self.clock.time(), os.urandom(10)),
-            deadline=self.clock.monotonic() + PROBE_TIMEOUT,
-            single_try=True,
-        )
-        with contextlib.suppress(ChatError):  # that is a sample, too
-            self.exchange(request)
-
-    def _make_features(self) -> Features:
-        from .core.network_events import NetworkQualityChanged
-        from .network.features import Features
-
-        features = Features(
-            self.circuits,
-            lambda: self.network.quality,
-            clock=self.clock,
-            emit=self.emit,
-            count=self.metrics.count,
-        )
-        for event in (CircuitStateChanged, NetworkQualityChanged):
-            self.emitter.subscribe(event, lambda _: features.refresh())
-        return features
+    def _sent(self, event: MessageSent) -> None:
+        if event.message is not None:
+            self.seen.add(event.user, [event.message], channel=event.channel, at=event.at)
 
     def health(self, user: str) -> Health:
         """How the client is, as far as it knows without asking anybody: see `ChatClient.health`."""
-        from .network.health import judge
-
-        outbox, stats, error = self._outbox_in_use(), None, ""
-        if outbox is not None and not self._closed:
-            try:
-                stats = outbox.stats()
-            except Exception as failed:  # a store may be anybody's, and who asks about health wants an answer
-                error = str(failed) or type(failed).__name__
-        realtime, circuits = self.connections.find(user), self.circuits
-        return judge(
-            self.metrics.recent(),
-            [name for name in circuits.open_names() if not circuits.counts(name).successes],
-            self.network.metrics(),
-            outbox=stats,
-            outbox_error=error,
-            connection="CLOSED" if realtime is None else realtime.connection.state.value,
-            degradation=self.features.level.value,
-            now=self.clock.time(),
-        )
+        outbox = None if self._closed else self._outbox_in_use()
+        return self.condition.health(outbox, self.connections.find(user))
 
     def _outbox_in_use(self) -> Outbox | None:
         """The outbox, if this process has used it."""
@@ -302,7 +262,15 @@ class Parts:
         return None if outbox is None else outbox.pending()
 
     def _make_sender(self) -> Sender:
-        return Sender(self.settings, self.backend, self.clock, self.registry.accept, self.outbox, self.receipt)
+        return Sender(
+            self.settings,
+            self.backend,
+            self.clock,
+            self.registry.accept,
+            self.outbox,
+            self.receipt,
+            lambda why: self.condition.features.report("messages", not why, why, recheck=True),
+        )
 
     def _make_outbox(self) -> Outbox:
         from .outbox.outbox import Outbox
@@ -327,6 +295,7 @@ class Parts:
             sweep_interval=settings.sweep_interval,
         )
         self.emitter.subscribe(CircuitStateChanged, lambda event: _on_circuit(event, outbox))
+        self.emitter.subscribe(MessageSent, self._sent)
         if self._drains_at_exit:
             _call_weakly(self, "at_exit", atexit.register)
         return outbox
@@ -359,22 +328,41 @@ class Parts:
         """The pipeline, as the outbox calls it."""
         return self.chain(request)
 
-    def call(self, call: Call[T], *, timeout: float | None = None, fresh: bool = False) -> T:
+    def call(self, call: Call[T], *, timeout: float | str | None = None, fresh: bool = False) -> T:
         """A direct call through the pipeline; see `ChatClient.call`."""
-        seconds = self.settings.timeout if timeout is None else timeout
+        seconds, connect = self._timeouts.usual[call.preset] if timeout is None else self._timeouts.asked(timeout)
+        outer = current()
+        if outer is not None:
+            seconds = outer.clamp(seconds)
+        if seconds <= 0:
+            raise nothing_sent()
         request = call.request.replace(
             correlation_id=uuid7(self.clock.time(), os.urandom(10)),
             deadline=self.clock.monotonic() + seconds,
+            connect_timeout=connect,
             fresh=fresh or call.request.fresh,
         )
-        return call.parse(self.chain(request))
+        response = self.chain(request)
+        try:
+            return call.parse(response)
+        except ChatError as error:
+            error.request_id = error.request_id or request.correlation_id
+            raise
 
     def emit(self, event: Event) -> None:
-        """Tell the handlers of `chat.on` and the plugins."""
-        self.emitter.emit(event)
-        registry = self._made.get("registry")
-        if registry is not None:
-            registry.event(event)
+        """Tell the handlers of `chat.on` and the plugins. A handler that wants the program to end (SystemExit,
+        KeyboardInterrupt) ends `run_forever`: of any thread but the main one it would end no more than that thread, and
+        that may be one that delivers."""
+        try:
+            self.emitter.emit(event)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if ends_the_program(error):
+                raise
+            self.connections.leave(error)
+        finally:
+            registry = self._made.get("registry")
+            if registry is not None:
+                registry.event(event)
 
     def authorize(self, request: Request, force: bool) -> Mapping[str, str]:
         """Headers that prove who `request.user` is."""
@@ -431,19 +419,24 @@ class Parts:
             if self._closed:
                 return
             self._closed = True
-        limit = self.settings.close_timeout if timeout is None else timeout
+        limit = clamp(self.settings.close_timeout if timeout is None else timeout)
         end = self.clock.monotonic() + limit
-        self.connections.close(limit / 2)  # first: handlers may still send, and what they sent goes out below
         outbox: Outbox | None = self._made.get("outbox")
-        if outbox is not None:
-            if self.settings.background:
+        try:
+            self.connections.close(limit / 2)  # first: handlers may still send, and what they sent goes out below
+            if outbox is not None and self.settings.background:
                 with contextlib.suppress(StorageError):  # the disk can't even say what is left; it stays there
                     outbox.flush(limit)
-            self.closing.set()
+        finally:  # somebody pressed Ctrl-C, or a handler wants the program to end
+            self._stop(outbox, end)
+
+    def _stop(self, outbox: Outbox | None, end: float) -> None:
+        """Everything that runs, until `end` (monotonic)."""
+        self.closing.set()
+        if outbox is not None:
             outbox.close(max(0.0, end - self.clock.monotonic()))
             if self._given_store is None:
                 outbox.store.close()
-        self.closing.set()
         self.users.close(max(0.0, end - self.clock.monotonic()))
         network: NetworkMonitor | None = self._made.get("network")
         if network is not None:
@@ -451,6 +444,7 @@ class Parts:
         transport: Transport | None = self._made.get("transport")
         if transport is not None:
             transport.close()
+        self.emit(ClientClosed())
 
     def at_exit(self) -> None:
         """The interpreter ends and nobody called close()."""
@@ -502,8 +496,8 @@ class Parts:
             self.budget.after_fork()
             self.users.after_fork()
             self.connections.after_fork()
-            for name in ("network", "features"):
-                part: NetworkMonitor | Features | None = self._made.get(name)
+            for name in ("network", "features", "seen"):
+                part: NetworkMonitor | Features | Seen | None = self._made.get(name)
                 if part is not None:
                     part.after_fork()
             self._made.pop("chain", None)  # it may hold calls that the parent has in flight
@@ -520,6 +514,12 @@ def _on_circuit(event: CircuitStateChanged, outbox: Outbox) -> None:
     """The server is back: what was parked while it was away need not wait for the end of its back-off."""
     if event.circuit == "api" and event.new == "closed":
         outbox.wake()
+
+
+def _make_seen() -> Seen:
+    from .offline.seen import Seen
+
+    return Seen()
 
 
 def _read_message(row: Row) -> Message | None:

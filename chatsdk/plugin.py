@@ -16,7 +16,10 @@ and in the plugin's `pyproject.toml`:
     [project.entry-points.chatsdk]
     shout = "chatsdk_shout"
 
-The hooks stand in `chatsdk.hookspecs`. The built-in middlewares import this module and nothing else of chatsdk.
+The hooks stand in `chatsdk.hookspecs`. How long a request may still take says
+`Deadline(request.deadline, client.clock).remaining()`. Who exports figures labels them with the words of `OPERATIONS`,
+`ERRORS` and `CIRCUITS`, and with nothing that a server or a user may choose; who holds something for a client lets go
+of it at `events.ClientClosed`. The built-in middlewares import this module and nothing else of chatsdk.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING, Protocol
 from .core import backoff, errors, events
 from .core.clock import Clock, Random, Waitable
 from .core.exchange import CallNext, Request, Response
+from .core.vocabulary import CIRCUITS, ERRORS, OPERATIONS, operations
 from .hookspecs import SPEC_VERSION, Middleware, Stage, hookimpl
 from .resilience.budget import RetryBudget
 from .resilience.circuits import Circuit, Circuits
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
     from .core.settings import Settings
 
 __all__ = [
+    "CIRCUITS",
+    "ERRORS",
+    "OPERATIONS",
     "SPEC_VERSION",
     "CallNext",
     "Circuit",
@@ -54,6 +61,7 @@ __all__ = [
     "errors",
     "events",
     "hookimpl",
+    "operations",
 ]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chatsdk.devserver.process import DevServer
 
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+_SCREEN = {"COLUMNS", "LINES"}  # a size that wins over the terminal's own; pytest-xdist sets them
 
 
 def pytest_configure() -> None:
@@ -33,7 +34,8 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     """Give the test a home without settings and state, and hide those of the developer."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("CHATSDK_", "XDG_")) or name == "STATE_DIRECTORY" or name.lower() in _PROXIES:
+        ours = name.startswith(("CHATSDK_", "XDG_")) or name == "STATE_DIRECTORY"
+        if ours or name in _SCREEN or name.lower() in _PROXIES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
 

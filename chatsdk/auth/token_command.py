@@ -1,7 +1,8 @@
 """A program that prints a token, such as a password manager's command line.
 
 It is an argument list, run without a shell, without standard input, in a session of its own so that its children can
-be ended with it. It has `timeout` seconds and may print 64 KiB. Its standard error is thrown away and its arguments are
+be ended with it. It has `timeout` seconds (where it runs in a caller's thread: less, if the caller has a deadline) and
+may print 64 KiB. Its standard error is thrown away and its arguments are
 never shown: both are places where secrets turn up.
 """
 
@@ -18,6 +19,7 @@ from pathlib import PurePath
 from ..core.clock import Clock
 from ..core.errors import SettingsError, TokenUnavailableError
 from ..core.tokens import Token, TokenRequest
+from ..resilience.deadline import clamp
 from .sources import MAX_TEXT
 from .token_text import parse
 
@@ -69,13 +71,14 @@ class TokenCommand:
 
     def _output(self, process: subprocess.Popen[bytes]) -> bytes:
         assert process.stdout is not None
-        until = self._clock.monotonic() + self._timeout
+        limit = clamp(self._timeout)
+        until = self._clock.monotonic() + limit
         output = b""
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             while True:
                 if not selector.select(max(until - self._clock.monotonic(), 0.0)):
-                    raise self._too_slow()
+                    raise self._too_slow(limit)
                 piece = os.read(process.stdout.fileno(), MAX_TEXT)
                 if not piece:
                     break
@@ -86,13 +89,13 @@ class TokenCommand:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = process.wait(max(until - self._clock.monotonic(), 0.0))
         if code is None:
-            raise self._too_slow()
+            raise self._too_slow(limit)
         if code != 0:
             raise TokenUnavailableError(f"{self._what} failed (exit code {code}); run it by hand to see why")
         return output
 
-    def _too_slow(self) -> TokenUnavailableError:
-        return TokenUnavailableError(f"{self._what} took longer than {self._timeout:g} s")
+    def _too_slow(self, limit: float) -> TokenUnavailableError:
+        return TokenUnavailableError(f"{self._what} took longer than {limit:.3g} s")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

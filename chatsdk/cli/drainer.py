@@ -11,14 +11,15 @@ import signal
 import threading
 from typing import Any
 
+from ..resilience.log_lines import show_records
 from . import exits
-from .options import Options, log_to_stderr
+from .options import Options
 
 
 def drain_until_told(options: Options) -> int:
     """Drain until SIGTERM or SIGINT. Raises SettingsError, StorageError where the outbox can't be opened."""
     if not options.verbose:
-        log_to_stderr("WARNING")
+        show_records("warning")
     told = threading.Event()
 
     def stop(number: int, _: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.settings import ROWS, TABLE
+from ..resilience.log_lines import show_records
 
 if TYPE_CHECKING:
     from ..client import ChatClient
@@ -89,18 +90,6 @@ def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
         raise click.BadParameter(f"{value!r} is no time: 90, 90s, 5m, 24h", ctx, param) from None
 
 
-def log_to_stderr(level: str) -> None:
-    """Show the SDK's log records from `level` on; a second call changes the level."""
-    import logging
-
-    logger = logging.getLogger("chatsdk")
-    logger.setLevel(level)
-    if not any(isinstance(handler, logging.StreamHandler) for handler in logger.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-
-
 def global_options(*, hidden: bool) -> list[click.Option]:
     """The options of every command; `hidden` where they would crowd a command's own out of its help."""
     made = [
@@ -154,7 +143,8 @@ def _keep_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
         return
     options = ctx.ensure_object(Options)
     options.verbose += value
-    log_to_stderr("DEBUG" if options.verbose > 1 else "INFO")
+    options.given["log"] = "debug" if options.verbose > 1 else "info"
+    show_records(options.given["log"])  # now: not every command makes a client
 
 
 def _keep_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -16,9 +16,9 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from ..core.plain_text import plain as plain
 from ..core.settings import TABLE
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _gone = threading.Event()
 _TOKENS = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*|(?<=[Bb]earer )\S+")
 
@@ -40,7 +40,7 @@ def hint(text: str) -> None:
 
 def as_json(value: Any) -> None:
     """One JSON value on one line."""
-    line(json.dumps(value, ensure_ascii=_encoding(sys.stdout) != "utf-8", default=str))
+    line(json.dumps(value, ensure_ascii=encoding(sys.stdout) != "utf-8", default=str))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -60,13 +60,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         return
     drawn = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for row in cells:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(encodable(cell)) for cell in row))
     Console().print(drawn)
-
-
-def plain(text: str) -> str:
-    """The text with its control characters shown as \\x1b, so that it stays on its line and commands no terminal."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def redact(text: str) -> str:
@@ -89,14 +84,20 @@ def reader_is_gone() -> bool:
     return _gone.is_set()
 
 
-def _encoding(stream: TextIO) -> str:
+def encoding(stream: TextIO) -> str:
+    """What its letters become, in small letters: "utf-8"."""
     return (stream.encoding or "utf-8").lower()
+
+
+def encodable(text: str, stream: TextIO | None = None) -> str:
+    """The text as a stream (standard output) can take it: letters that it cannot are shown as \\u escapes."""
+    name = encoding(sys.stdout if stream is None else stream)
+    return text.encode(name, "backslashreplace").decode(name)
 
 
 def _write(stream: TextIO, text: str) -> None:
     try:
-        encoding = _encoding(stream)
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.write(encodable(text, stream))
         stream.flush()
     except BrokenPipeError:
         # whatever else is written, also by the interpreter at its end, goes nowhere

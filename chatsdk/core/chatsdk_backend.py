@@ -22,6 +22,7 @@ from .tokens import Secret, Token
 if TYPE_CHECKING:
     from .backend import EventReader
     from .realtime_events import MessageReceived
+    from .timeouts import Preset
 
 MAX_MESSAGES = 200
 """Messages in one page (contract, 7)."""
@@ -109,7 +110,7 @@ class ChatSDKBackend:
     def settle(self, request: Request) -> Call[Message]:
         """Ask whether the server has the message of a send; NotFound if not (yet: see contract, 15.3)."""
         call = self.get_message(request.user, request.channel, request.key or "")
-        return Call(call.request.replace(fresh=True, correlation_id=request.correlation_id), call.parse)
+        return Call(call.request.replace(fresh=True, correlation_id=request.correlation_id), call.parse, call.preset)
 
     def get_message(self, user: str, channel: str, message: str) -> Call[Message]:
         """One message; its `reactions` and `mentions` are filled."""
@@ -279,12 +280,13 @@ class ChatSDKBackend:
     def presence(self, user: str, channel: str) -> Call[Presence]:
         """Who of a channel is there."""
         where = check.uuid(channel, "channel")
-        return _call("presence.get", "GET", f"/api/channels/{where}/presence", read.read_presence, user, where)
+        path = f"/api/channels/{where}/presence"
+        return _call("presence.get", "GET", path, read.read_presence, user, where, preset="quick")
 
     def set_presence(self, user: str, online: bool) -> Call[None]:
         """Say that this user is there, or is not."""
         path = f"/api/presence/{'online' if online else 'offline'}"
-        return _call("presence.set", "POST", path, read.read_done, user, body={}, repeatable=True)
+        return _call("presence.set", "POST", path, read.read_done, user, body={}, repeatable=True, preset="quick")
 
     def me(self, user: str) -> Call[User]:
         """The user that the token belongs to."""
@@ -294,14 +296,21 @@ class ChatSDKBackend:
         """Say that this user is typing, or stopped."""
         where = check.uuid(channel, "channel")
         return _call(
-            "typing", "POST", f"/api/channels/{where}/typing", read.read_done, user, where, {"typing": bool(typing)}
+            "typing",
+            "POST",
+            f"/api/channels/{where}/typing",
+            read.read_done,
+            user,
+            where,
+            {"typing": bool(typing)},
+            preset="quick",
         )
 
     # ---- service
 
     def health(self) -> Call[Health]:
         """How the server is; needs no token."""
-        return _call("health", "GET", "/health", read.read_health, "")
+        return _call("health", "GET", "/health", read.read_health, "", preset="quick")
 
     def refresh_token(self, user: str, refresh: str | Secret, *, now: float) -> Call[Token]:
         """Buy the next pair. The refresh token goes in the header, which this server reads, and in the body, which
@@ -385,6 +394,7 @@ def _call(
     query: Mapping[str, str] | None = None,
     key: str | None = None,
     repeatable: bool = False,
+    preset: Preset = "standard",
 ) -> Call[T]:
     request = Request(
         operation=operation,
@@ -397,7 +407,7 @@ def _call(
         key=key,
         repeatable=repeatable or method == "GET",
     )
-    return Call(request, lambda response: parse(response.body))
+    return Call(request, lambda response: parse(response.body), preset)
 
 
 def _message_path(channel: str, message: str) -> tuple[str, str]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .realtime_events import MessageReceived as MessageReceived
     from .realtime_events import MessageUpdated as MessageUpdated
     from .realtime_events import PollCreated as PollCreated
+    from .realtime_events import PollingChanged as PollingChanged
     from .realtime_events import PollVoted as PollVoted
     from .realtime_events import PollVoteRemoved as PollVoteRemoved
     from .realtime_events import PresenceOffline as PresenceOffline
@@ -83,7 +84,8 @@ class Event(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MessageEvent(Event):
-    """Something about a message of the outbox. `id`: row; `key`: what travels as clientMsgId."""
+    """Something about a message of the outbox. `id`: row; `key`: what travels as clientMsgId; `correlation_id`: made by
+    the call that sent it, the same in each try, each log record and each process (X-Request-ID)."""
 
     NAME: ClassVar[str] = "message"
 
@@ -93,6 +95,7 @@ class MessageEvent(Event):
     channel: str
     state: str
     attempts: int = 0
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -198,6 +201,14 @@ class OutboxQuarantined(Event):
     path: str
     salvaged: int = 0
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ClientClosed(Event):
+    """The client was closed: whoever kept something for it lets it go. No message of this process goes out after it.
+    Not told where the program ends without `close`."""
+
+    NAME: ClassVar[str] = "client:closed"
 
 
 _BY_NAME[Event.NAME] = Event

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from . import errors
 from .record import Record, record
+from .timeouts import Preset
 
 T = TypeVar("T")
 
@@ -42,6 +43,8 @@ class Request(Record):
     headers         extra headers; never Authorization in a stored request
     fresh           a read that must not be answered from the cache
     single_try      whoever sends it tries again by himself (the outbox): one try, no retries. Not stored
+    connect_timeout seconds for making one connection, None: as the setting has it. Not stored
+    max_bytes       longest answer that is of use, None: as the setting `max_response_bytes` has it
     """
 
     operation: str
@@ -59,6 +62,8 @@ class Request(Record):
     headers: Mapping[str, str] = field(default_factory=lambda: _EMPTY, repr=False)
     fresh: bool = False
     single_try: bool = False
+    connect_timeout: float | None = None
+    max_bytes: int | None = None
 
     def replace(self, **changes: Any) -> Request:
         """A copy with the named fields changed."""
@@ -116,10 +121,12 @@ class Response(Record):
 
 @record(frozen=True, slots=True)
 class Call(Record, Generic[T]):
-    """A request and how to read its answer. `parse` raises `InvalidResponseError`."""
+    """A request and how to read its answer. `parse` raises `InvalidResponseError`; `preset`: how long it may take, if
+    nobody says otherwise (`timeouts`)."""
 
     request: Request
     parse: Callable[[Response], T]
+    preset: Preset = "standard"
 
 
 CallNext = Callable[[Request], Response]
@@ -149,7 +156,8 @@ _LONGEST = 1000
 
 def retry_after(headers: Mapping[str, str], body: Json, now: float) -> float | None:
     """Seconds the server asks to wait: `Retry-After` in seconds or as an HTTP date, `retry_after_ms` or
-    `error.retryAfter` in the body. None if it does not say, or not in words we know. `now`: Unix time."""
+    `error.retryAfter` in the body. None if it does not say, or not in words we know. `now`: Unix time, for an answer
+    that has a date to wait for and none of its own."""
     seconds: float | None = None
     value = headers.get("retry-after", "").strip()
     if value:
@@ -157,7 +165,9 @@ def retry_after(headers: Mapping[str, str], body: Json, now: float) -> float | N
             seconds = float(value)
         except ValueError:
             date = _http_date(value)
-            seconds = None if date is None else date - now
+            # by the server's clock where it tells the time: ours may be an hour behind
+            sent = None if date is None else _http_date(headers.get("date", ""))
+            seconds = None if date is None else date - (now if sent is None else sent)
     if seconds is None and isinstance(body, dict):
         error = body.get("error")
         for number, unit in (

@@ -244,18 +244,21 @@ class UserPresence(Model):
 
 @record(frozen=True, slots=True, kw_only=True)
 class Presence(Model):
-    """Who of a channel's members is there."""
+    """Who of a channel's members is there. `known`: False if that could not be had; then all else is empty, and nobody
+    should be shown as away."""
 
     online: tuple[UserPresence, ...] = ()
     offline: tuple[UserPresence, ...] = ()
     total_online: int = 0
     total_members: int = 0
+    known: bool = True
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 
 @record(frozen=True, slots=True, kw_only=True)
 class SearchHit(Model):
-    """A message that a search found. `highlighted`: its text with the server's marks around what matched."""
+    """A message that a search found. `highlighted`: its text with the server's marks around what matched; without
+    marks where the server was not asked."""
 
     message_id: str
     channel_id: str = ""
@@ -270,13 +273,15 @@ class SearchHit(Model):
 
 @record(frozen=True, slots=True, kw_only=True)
 class SearchPage(Model):
-    """Hits from `offset` on, at most `limit`, of `total` in all."""
+    """Hits from `offset` on, at most `limit`, of `total` in all. `local`: the server's search could not be had; these
+    are hits among the messages that this client has seen, and the server may know more."""
 
     hits: tuple[SearchHit, ...] = ()
     query: str = ""
     total: int = 0
     offset: int = 0
     limit: int = 0
+    local: bool = False
     raw: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
 
 

@@ -324,10 +324,25 @@ class Order:
         self._settle(out, begun)
 
     def check(self, now: float) -> None:
-        """See whether something was never published."""
-        if self.seq is not None and not self.stopped and not self.filling:
+        """See over HTTP whether there is something that was never published, or that nobody publishes to us for now."""
+        if self.stopped or self.filling:
+            return
+        if self.seq is not None:
             self._ask(now)
             self._settle([], 0)
+        elif self.ordered:
+            self.wishes.append(Locate())
+
+    def unheard(self, out: list[Delivery]) -> None:
+        """The stream cannot be heard for now, and what is committed will be looked for by `check` until `rejoined`: of
+        what is published besides nothing is told."""
+        self._joined = True
+        self._deliver(ChangesMissed(user=self.user, channel=self.channel, after=self.seq, ongoing=True), out)
+
+    @property
+    def whole(self) -> bool:
+        """Nothing of what was missed is still to come."""
+        return not (self.filling or self._owing or self._recovering or self.stopped)
 
     # ---- backfills
 
@@ -359,6 +374,12 @@ class Order:
         self._fill_top = max(self._held, default=self._fill_top)
         self._end_of_fill(0, now, out)
         self._settle(out, begun)
+
+    def unasked(self, turn: int, now: float, out: list[Delivery]) -> None:
+        """`Fetch` cannot be done for now, and nothing is lost by that: who comes back to the channel asks again."""
+        if turn == self.turn and self.filling:
+            self.filling = False
+            self._settle(out, len(out))
 
     # ---- handlers that fall behind
 

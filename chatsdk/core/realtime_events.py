@@ -498,11 +498,27 @@ class Gap(Event):
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ChangesMissed(Event):
     """The connection was lost, and the realtime server does not give again what it published meanwhile. The channel's
-    messages come all the same, fetched over HTTP; edits, deletions, reactions and the like of that time were not told.
-    Who shows messages should read them again."""
+    messages come all the same, fetched over HTTP; edits, deletions, reactions, thread replies and the like of that time
+    were not told. Who shows messages should read them again.
+
+    `ongoing`: so it is from now on, because the connection cannot be had and the channel is polled (`PollingChanged`).
+    When it is heard again and the server does not give again what was published, that is told once more."""
 
     NAME: ClassVar[str] = "changes:missed"
 
     user: str
     channel: str
     after: int | None = None
+    ongoing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class PollingChanged(Event):
+    """The websocket cannot be had while HTTP works, so messages are polled; or that has ended. `reason`: why no
+    websocket, for people."""
+
+    NAME: ClassVar[str] = "connection:polling"
+
+    user: str
+    polling: bool
+    reason: str = ""

@@ -14,18 +14,11 @@ from typing import Any
 from . import backoff, values
 from .errors import SettingsError
 from .record import Record, record
+from .timeouts import TIMEOUTS
 from .tokens import Secret
 from .values import Kind
 
 PREFIX = "CHATSDK_"
-
-TIMEOUTS: Mapping[str, Mapping[str, float]] = {
-    "quick": {"connect_timeout": 3.0, "timeout": 5.0},
-    "standard": {"connect_timeout": 5.0, "timeout": 10.0},
-    "heavy": {"connect_timeout": 5.0, "timeout": 30.0},
-    "ai": {"connect_timeout": 5.0, "timeout": 45.0},
-}
-"""Presets of time-outs (seed 003), in seconds."""
 
 CIRCUITS: Mapping[str, Mapping[str, float]] = {
     "default": {"circuit_failures": 5, "circuit_open_first": 1.0, "circuit_open_max": 60.0},
@@ -38,6 +31,8 @@ which stay open for one fixed time."""
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, float]]] = {"timeouts": TIMEOUTS, "circuit": CIRCUITS}
 """What each preset setting may be, and what it then sets."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 DEVELOPMENT_CHANNELS: Mapping[str, str] = {"general": "00000000-0000-7000-8000-000000000001"}
@@ -85,9 +80,13 @@ class Settings(Record):
 
     # how long
     send_wait: float = _row(10.0, values.seconds(), "how long send() waits for delivery; 0: it returns at once")
-    timeouts: str = _row("standard", values.choice(*TIMEOUTS), "preset of `timeout` and `connect_timeout`")
-    timeout: float = _row(10.0, values.seconds(zero=False), "a call's time, with retries and waits", flag="--timeout")
-    connect_timeout: float = _row(5.0, values.seconds(zero=False), "time for one connection")
+    timeouts: str = _row(
+        "standard", values.choice(*TIMEOUTS), "preset of `timeout` and `connect_timeout`, then for all calls"
+    )
+    timeout: float = _row(
+        10.0, values.seconds(zero=False), "a call's time, with retries and waits; unset: by its kind", flag="--timeout"
+    )
+    connect_timeout: float = _row(5.0, values.seconds(zero=False), "time for one connection; unset: by its kind")
     lock_timeout: float = _row(2.0, values.seconds(), "how long send() waits for the outbox file")
     close_timeout: float = _row(5.0, values.seconds(), "how long close() waits for what is under way")
     exit_timeout: float = _row(2.0, values.seconds(), "how long the outbox drains at interpreter exit")
@@ -138,11 +137,17 @@ class Settings(Record):
     heartbeat_timeout: float = _row(10.0, values.seconds(zero=False), "how long an answer to that may take")
     handlers: int = _row(4, values.integer(1, 32), "threads that run handlers of what is received")
     quiet_check: float = _row(60.0, values.seconds(), "how often a quiet channel is looked up over HTTP; 0: never")
+    poll_interval: float = _row(
+        3.0, values.seconds(), "how often a channel is polled while the websocket cannot be had; 0: never"
+    )
     subscription_rate: int = _row(60, values.integer(1), "subscription tokens that the server gives in a minute")
 
     # plugins
     discover: bool = _row(True, values.FLAG, "load installed plugins")
     strict: bool = _row(False, values.FLAG, "a plugin that cannot be loaded is an error")
+
+    # what is said
+    log: str = _row("", values.choice(*LOG_LEVELS), "log to standard error; unset: the application decides")
 
     channels: Mapping[str, str] = field(default_factory=lambda: DEVELOPMENT_CHANNELS)
     """Aliases: name to channel id."""
@@ -158,6 +163,10 @@ class Settings(Record):
         """Where a value came from: "default", "argument", "CHATSDK_TIMEOUT", "file:profile.NAME", "file" (its top
         level), or the preset that set it, as "timeouts=quick". Raises KeyError for a name that is no setting."""
         return self.sources.get(ROWS[name].name, "default")
+
+    def is_given(self, name: str) -> bool:
+        """Whether somebody set it, also to its default."""
+        return self.source(name) != "default" or getattr(self, name) != ROWS[name].default
 
     def require(self, name: str) -> Any:
         """The value of a setting that has no default. Raises SettingsError, with all its names, if it is not set."""

@@ -1,7 +1,8 @@
 """One HTTP request from its first byte to its last: the ASGI application.
 
 The order is the contract's (sections 1 and 15.41): the whole body is read; a fault may strike; then token and scope,
-rate limit, body checks, the handler. Every answer carries the request id. Handlers are plain functions and run on the
+rate limit, body checks, the handler. Who says how long he waits (X-Request-Timeout) and has gone by then gets 408, and
+nothing is done. Every answer carries the request id. Handlers are plain functions and run on the
 event loop: a request is processed in one go, so of parallel repeats of a key exactly one is stored.
 """
 
@@ -18,7 +19,8 @@ from urllib.parse import urlsplit
 from starlette.types import Receive, Scope, Send
 
 from chatsdk.devserver import gate, tokens
-from chatsdk.devserver.answers import INTERNAL_ERROR, NOT_FOUND, Answer, ApiError
+from chatsdk.devserver.answers import INTERNAL_ERROR, NOT_FOUND, Answer, ApiError, thrown
+from chatsdk.devserver.checks import waits_until
 from chatsdk.devserver.delivery import Wire, deliver, json_bytes
 from chatsdk.devserver.faults import HARMLESS, Facts, Verdict
 from chatsdk.devserver.handlers import auth, centrifugo_api, channels, control, messages, people, realtime
@@ -65,24 +67,28 @@ class HttpApi:
         self.table = RouteTable(operations)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        arrived = time.monotonic()
         raw_body = await _read(receive)
         if raw_body is None:
             return
         call = self._call(scope, raw_body)
+        call.until = waits_until(call.headers.get("x-request-timeout"), arrived)
         if len(raw_body) > BODY_LIMIT:
             call.operation, call.params = _TOO_LARGE, {}
         elif sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_LIMIT:
             call.operation, call.params = _LONG_HEAD, {}
         out = Wire(scope, receive, send, lambda answer: self._encode(call, answer))
         verdict = self._judge(call)
-        if verdict.before:
-            await asyncio.sleep(verdict.before)
         fault = verdict.fault
         if fault is not None:
             call.fault = fault.kind
+        seen = self.world.recent.begin(call, scope["method"], scope["raw_path"].decode("latin-1"))
+        if verdict.before:
+            await asyncio.sleep(verdict.before)
         answer = None
         if fault is None or fault.processed:
             answer = self._process(call)
+            seen["status"] = answer.status
         elif call.operation.sends:
             self.world.log.record(call.attempt(self._claimed_user(call)), None, None)
         if verdict.after:
@@ -161,7 +167,8 @@ class HttpApi:
             answer = error.answer
         except Exception:
             hub.discard()
-            logger.exception("%s failed", call.operation.name)
+            said = {"correlation_id": call.headers.get("x-request-id", "")}
+            logger.exception("%s failed", call.operation.name, extra=said)
             answer = INTERNAL_ERROR
         if call.operation.sends and not call.attempt_recorded:
             self.world.log.record(call.attempt(call.user or self._claimed_user(call)), "rejected", answer.status)
@@ -171,6 +178,8 @@ class HttpApi:
         operation, world = call.operation, self.world
         if operation.path.startswith(control.PREFIX):
             control.check_caller(call)
+        elif call.until is not None and time.monotonic() >= call.until:
+            raise thrown(408, "The time that the caller gave is over", "Nothing was done; ask again with more time")
         if not operation.public:
             gate.admit(call)
         if operation.limit is not None and world.settings.rate_limits:

@@ -19,6 +19,7 @@ from chatsdk.devserver.ids import utf16_length
 _JSON_TYPE = re.compile(r"application/([a-z.-]+\+)?json(;.*)?\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@.]+(\.[^\s@.]+)+\Z")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 
 
@@ -220,3 +221,8 @@ def whole_number(
     if match is None or int(match[1]) < least:
         raise thrown(400, f"Query parameter '{name}' must be a whole number of at least {least}")
     return int(match[1]) if most is None else min(int(match[1]), most)
+
+
+def waits_until(text: str | None, now: float) -> float | None:
+    """The monotonic time until which a caller waits who said so in seconds; None where that is no such number."""
+    return now + float(text) if text is not None and _SECONDS.match(text) else None

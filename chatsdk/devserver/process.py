@@ -175,6 +175,12 @@ class DevServer:
         found: dict[str, list[dict[str, Any]]] = self.control("GET", f"log?{query}")
         return found
 
+    def requests(self, since: int = 0) -> list[dict[str, Any]]:
+        """The last 1000 requests after number `since`: number, operation, method, path, request_id, timeout (what the
+        caller said in X-Request-Timeout), fault, status (None: not processed)."""
+        found: list[dict[str, Any]] = self.control("GET", f"requests?since={since}")["requests"]
+        return found
+
     def state(self) -> dict[str, Any]:
         """Counts of messages, tries by outcome, requests, and faults that have struck."""
         found: dict[str, Any] = self.control("GET", "state")

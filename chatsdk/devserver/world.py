@@ -6,6 +6,7 @@ token or its rate never pays for that, and is refused for the right reason.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +32,35 @@ from chatsdk.devserver.store.people import People
 from chatsdk.devserver.store.sessions import Sessions
 from chatsdk.devserver.tokens import Tokens
 
+CONTROL = "/__dev__/"
+"""What the paths of the control routes begin with."""
+
+KEPT = 1000
+"""Requests that `Recent` keeps."""
+
+
+class Recent:
+    """The last requests, as they came, for who wants to see what a client sends. Neither query, body nor token."""
+
+    def __init__(self) -> None:
+        self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT)
+
+    def begin(self, call: Call, method: str, path: str) -> dict[str, Any]:
+        """Note a request; whoever answers it adds the status. Control routes are not noted."""
+        seen = {
+            "number": call.world.requests,
+            "operation": call.operation.name,
+            "method": method,
+            "path": path,
+            "request_id": call.headers.get("x-request-id"),
+            "timeout": call.headers.get("x-request-timeout"),
+            "fault": call.fault,
+            "status": None,
+        }
+        if not path.startswith(CONTROL):
+            self.requests.append(seen)
+        return seen
+
 
 @dataclass
 class World:
@@ -54,6 +84,7 @@ class World:
     started: float
     ordinal: int
     requests: int = 0
+    recent: Recent = field(default_factory=Recent)
 
     def token_pair(self, user: str, scopes: tuple[str, ...] | None, session: str | None) -> dict[str, str]:
         """A fresh access, refresh and websocket token of one session."""
@@ -98,7 +129,8 @@ class World:
 
 @dataclass
 class Call:
-    """One request on its way through. `user` and `scopes` are set once the token was found good."""
+    """One request on its way through. `user` and `scopes` are set once the token was found good; `until`: monotonic
+    time until which the caller waits, if he said so."""
 
     world: World
     operation: Operation
@@ -108,6 +140,7 @@ class Call:
     raw_body: bytes
     address: str
     ordinal: int
+    until: float | None = None
     fault: str | None = None
     user: str = ""
     answer_headers: dict[str, str] = field(default_factory=dict)

@@ -6,7 +6,11 @@ Where tokens come from, when they are refreshed and that only one refresh runs a
 
 from __future__ import annotations
 
+import logging
+
 from chatsdk.plugin import CallNext, Middleware, PluginClient, Request, Response, Stage, errors, hookimpl
+
+log = logging.getLogger("chatsdk.auth")
 
 
 class Auth:
@@ -24,10 +28,18 @@ class Auth:
         try:
             return call_next(signed)
         except errors.Unauthorized:
+            _say("%s: the token was refused, another one is asked for", request)
             newer = self._authorize(signed, True)
             if newer == headers:  # there is no other token: the same one would be refused again
+                _say("%s: there is no other token", request)
                 raise
+        _say("%s: there is another token", request)
         return call_next(request.with_headers(newer))
+
+
+def _say(what: str, request: Request) -> None:
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug(what, request.operation, extra={"correlation_id": request.correlation_id})
 
 
 @hookimpl

@@ -9,7 +9,8 @@ Rules.
    below it, and the level gets worse at once, but better only when three answers in a row say so.
 4. OFFLINE means no contact: a run of failures that the loss so far does not explain (less likely than 0.3 %), lasting
    half a second (what fails in the same moment fails for the same reason), or a system without network. One answer ends
-   it, and then all of those failures count as one: they were an outage (a drop), not loss.
+   it, and then all of those failures count as one: they were an outage (a drop), not loss. Failures of one moment,
+   as of tries that were all out when a machine fell asleep, are one loss in any case.
 5. What somebody in between answered is neither an answer nor a loss. All of it is a captive portal; in between good
    answers it is a filter.
 """
@@ -74,7 +75,7 @@ class Estimate:
     __slots__ = (
         "_answers", "_better", "_calm", "_changed_at", "_drops", "_failed", "_filter", "_filtered_at", "_heard_at",
         "_intercepted", "_latency", "_level", "_loss", "_network", "_now", "_old", "_ranks", "_run", "_run_at",
-        "_run_reason", "_transfers", "_tries", "_window", "reason",
+        "_run_lost", "_run_reason", "_transfers", "_tries", "_window", "reason",
     )  # fmt: skip
 
     def __init__(self, now: float = 0.0, *, window: int = WINDOW) -> None:
@@ -99,7 +100,7 @@ class Estimate:
         self._answers: deque[tuple[float, float, int]] = deque()  # (when, ms, rank)
         self._ranks = [0, 0, 0, 0]
         self._transfers: deque[tuple[float, int, float]] = deque(maxlen=TRANSFERS)  # (when, bytes, seconds)
-        self._run = 0
+        self._run = self._run_lost = 0
         self._run_at = self._now
         self._run_reason = _NO_REASON
         self._intercepted = 0
@@ -115,6 +116,11 @@ class Estimate:
     def old(self) -> Quality:
         """The level before the last change; the same, if only the reason changed."""
         return LEVELS[self._old]
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the server answered last."""
+        return self._heard_at
 
     # ---- what happens; each returns whether level or reason changed
 
@@ -161,10 +167,13 @@ class Estimate:
             self._run_at = now
         if given is None:
             self._run += 1
-            self._failed += 1
-            self._tries.append((now, _LOST))
-            if len(self._tries) > self._window and self._tries.popleft()[1] < 0:
-                self._failed -= 1
+            tries = self._tries
+            if not (tries and tries[-1][1] == _LOST and now - tries[-1][0] < LASTING):
+                self._run_lost += 1
+                self._failed += 1
+                tries.append((now, _LOST))
+                if len(tries) > self._window and tries.popleft()[1] < 0:
+                    self._failed -= 1
         else:
             self._intercepted += 1
             self._run_reason = given
@@ -246,7 +255,7 @@ class Estimate:
             while len(tries) > 1 and tries[-1][1] == tries[-2][1] == _LOST:
                 tries.pop()
                 self._failed -= 1
-        self._run = self._intercepted = 0
+        self._run = self._run_lost = self._intercepted = 0
 
     def _judge(self, now: float, answer: bool) -> bool:
         if not self._network:
@@ -280,7 +289,7 @@ class Estimate:
             return True  # nothing is known of this network but failures
         if self._intercepted >= (FILTERED if self._filter is not _NO_REASON else LEAST_FAILURES):
             return True
-        run = min(self._run, self._failed)
+        run = min(self._run_lost, self._failed)
         before = (self._failed - run + 1) / (len(self._tries) - run + 2)
         return bool(self._run >= LEAST_FAILURES and before**self._run < UNEXPLAINED)
 

@@ -5,8 +5,9 @@ Rules.
 2. With one, it answers at once while the feature is off (its circuit is open, the network is OFFLINE, somebody said
    so), and when the primary fails for a reason that is not the caller's: connections, time-outs, 5xx, 429, an open
    circuit. A wrong argument, a missing right and a bug in the primary surface: a fallback would hide them.
-3. A feature that is off is tried again by itself: its circuit lets a probe through, and while OFFLINE one call every
-   `RECHECK` seconds goes to the primary. So is also `is_available`: whether a call would go to the primary now.
+3. A feature that is off is tried again by itself: its circuit lets a probe through, and while OFFLINE, or where whoever
+   said that it is off asked for it (`recheck`), one call every `RECHECK` seconds goes to the primary. So is also
+   `is_available`: whether a call would go to the primary now.
 4. What the primary did before it failed is not undone: a fallback that does the same thing again needs a key.
 """
 
@@ -22,17 +23,19 @@ from ..core.clock import Clock
 from ..core.errors import ChatError, CircuitOpenError
 from ..core.events import Event
 from ..resilience.circuits import OPEN, Circuits
+from ..resilience.deadline import is_over
 from ..resilience.import_lock import ImportLock
 from ..resilience.system_clock import SystemClock
 from .degradation import BUILT_IN, Feature, Level, Verdict, judge
 from .quality import Quality
+from .tries import PATIENT
 
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F")
 
 RECHECK = 10.0
-"""Seconds between two tries of a feature while the network is OFFLINE: the pace of the idle probe."""
+"""Seconds between two tries of what is off: the pace of the idle probe."""
 
 MAX_FEATURES = 256
 """More names than that are a mistake (a name per user or per message)."""
@@ -64,7 +67,8 @@ class Features:
 
     circuits  a feature's calls go through the circuit that it names
     quality   how the network is now
-    emit      told of `FeatureStateChanged` and `DegradationChanged`; call `refresh` when a circuit or the quality moved
+    emit      told of `FeatureStateChanged` and `DegradationChanged`; call `refresh` when a circuit or the quality
+              moved, and while it is `ailing` after each call: a probe that came back moves no circuit yet
     count     called with "fallbacks_used_total" for each fallback
     """
 
@@ -88,8 +92,11 @@ class Features:
         self._changes: deque[tuple[Verdict, Verdict]] = deque()
         self._features = {feature.name: feature for feature in features}
         self._reported: dict[str, str] = {}
+        self._by_trying: set[str] = set()
         self._rechecked: dict[str, float] = {}
         self._told = Verdict(Level.NONE, (), {})
+        self.ailing = False
+        """Something was told to be off, or the level to be worse than none."""
 
     # ---- using features
 
@@ -153,14 +160,19 @@ class Features:
             self._features[feature.name] = feature
         self.refresh()
 
-    def report(self, name: str, available: bool, reason: str = "") -> None:
-        """Say that a feature is off (and why), or there again."""
+    def report(self, name: str, available: bool, reason: str = "", *, recheck: bool = False) -> None:
+        """Say that a feature is off (and why), or there again. `recheck`: only another try will tell, so one is let
+        through now and then."""
         self._get(name)
         with self._lock:
             if available:
                 self._reported.pop(name, None)
+                self._by_trying.discard(name)
             else:
                 self._reported[name] = reason
+                if recheck:
+                    self._by_trying.add(name)
+                    self._rechecked[name] = self._monotonic()
         self.refresh()
 
     # ---- reading
@@ -185,6 +197,7 @@ class Features:
         with self._lock:
             old, new = self._told, self._judge()
             self._told = new
+            self.ailing = bool(new.off) or new.level is not Level.NONE
             if old.level is not new.level or old.off.keys() != new.off.keys():
                 self._changes.append((old, new))
         # told in order: whoever has something to tell while another thread tells leaves it to that one
@@ -228,21 +241,32 @@ class Features:
     def _primary(self, feature: Feature, primary: Callable[[], T], is_failure: Callable[[Exception], bool]) -> T:
         if feature.circuit is None:
             return primary()
-        return self._circuits.call(feature.circuit, primary, is_failure=lambda error: self._counts(error, is_failure))
+        began = self._monotonic()
+        try:
+            return self._circuits.call(
+                feature.circuit, primary, is_failure=lambda error: self._counts(error, is_failure, began)
+            )
+        finally:
+            if self.ailing:
+                self.refresh()
 
-    def _counts(self, error: Exception, is_failure: Callable[[Exception], bool]) -> bool | None:
-        """What an error means for the feature's circuit. Another circuit's, or the network's, is no news of it."""
+    def _counts(self, error: Exception, is_failure: Callable[[Exception], bool], began: float) -> bool | None:
+        """What an error means for the feature's circuit. Another circuit's, or the network's, is no news of it; nor is
+        one at the end of a caller's deadline that left it hardly any time."""
+        if isinstance(error, TimeoutError) and is_over() and self._monotonic() - began < PATIENT:
+            return None
         if not is_failure(error):
             return None if isinstance(error, CircuitOpenError) else False
         return None if isinstance(error, CircuitOpenError) or self._quality() is Quality.OFFLINE else True
 
     def _allowed(self, feature: Feature, *, claim: bool) -> bool:
         """Whether the primary should be called."""
-        if feature.name in self._reported:
+        reported = feature.name in self._reported
+        if reported and feature.name not in self._by_trying:
             return False
         if feature.circuit is not None and self._circuits.state(feature.circuit) == OPEN:
             return False
-        if feature.offline or self._quality() is not Quality.OFFLINE:
+        if not reported and (feature.offline or self._quality() is not Quality.OFFLINE):
             return True
         now = self._monotonic()
         with self._lock:

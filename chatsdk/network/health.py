@@ -3,13 +3,13 @@
     status    | calls that failed | mean latency | or
     ----------+-------------------+--------------+------------------------------------------------
     healthy   | < 10              | < 1 s        |
-    degraded  | 10 to 50          | 1 to 2 s     | the network is OFFLINE
+    degraded  | 10 to 50          | 1 to 2 s     | the network is OFFLINE, or messages are polled
     unhealthy | > 50              | > 2 s        | the outbox can't be read: nothing can be accepted
     critical  |                   |              | a circuit is open
 
 The worst that holds counts. Calls are those of the last five minutes. The limits are those of seed 003; what it has no
 word for, a network and a disk that are gone, stands in the last column. A circuit that is half open counts as open
-until a probe succeeded, as it does for features.
+until a probe succeeded, as it does for features. That of the websocket is not critical while polling stands in for it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Health(Record):
     oldest_age     seconds since the oldest message that waits was accepted, None: none waits, or not known
     outbox_error   why the outbox can't be read, "" if it can or was not asked
     connection     of realtime: CLOSED (never asked for, too), CONNECTING, CONNECTED, DISCONNECTED, RECONNECTING, FAILED
+    polling        messages are fetched over HTTP, because the websocket cannot be had
     quality        of the network: EXCELLENT, GOOD, FAIR, POOR, OFFLINE, or "unknown" before anything was seen of it
     degradation    none, minor, moderate, severe or critical: what still works
     """
@@ -76,6 +77,7 @@ class Health(Record):
     oldest_age: float | None
     outbox_error: str
     connection: str
+    polling: bool
     quality: str
     degradation: str
 
@@ -98,13 +100,17 @@ def judge(
     outbox: Stats | None,
     outbox_error: str,
     connection: str,
+    polling: bool = False,
     degradation: str,
     now: float,
 ) -> Health:
     """The health that these figures mean. outbox: None if it is not known; now: Unix time."""
     quality = _quality(network)
     latency = recent.latency_ms if recent.calls else None
-    found = [(Status.CRITICAL, f"circuit {name} is open") for name in sorted(open_circuits)]
+    stood_in_for = ("websocket",) if polling else ()
+    found = [(Status.CRITICAL, f"circuit {name} is open") for name in sorted(open_circuits) if name not in stood_in_for]
+    if polling:
+        found.append((Status.DEGRADED, "the websocket cannot be had: messages are polled"))
     if outbox_error:
         found.append((Status.UNHEALTHY, f"the outbox can't be read: {outbox_error}"))
     failed = f"{recent.errors} of {recent.calls} calls failed in the last 5 minutes"
@@ -125,6 +131,7 @@ def judge(
         oldest_age=None if outbox is None or outbox.oldest is None else max(0.0, now - outbox.oldest),
         outbox_error=outbox_error,
         connection=connection,
+        polling=polling,
         quality=quality,
         degradation=degradation,
     )

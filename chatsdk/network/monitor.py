@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import monotonic  # closing is limited in real time, whatever clock is injected
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from .estimate import WINDOW, Estimate
 from .probing import Prober
 from .quality import NetworkMetrics, Quality
 from .telling import BACKLOG, Observer, Teller
+from .tries import UNREACHABLE
 
 if TYPE_CHECKING:
     from .link import LinkWatch
@@ -47,6 +49,7 @@ class NetworkMonitor:
     emit        told of each change, as `NetworkQualityChanged`
     probe       asks the server once, so that samples come; None: there is no probe
     restored    called when there is contact again, or a network: what waits for it need not wait any longer
+    watching    called when somebody begins to watch: what has a connection open can tell from now on how it fares
     watch_link  have the system tell when its network comes and goes; no use for a server on this machine
     background  False: no threads (one-shot mode): whoever brings a sample tells of the change, and nothing is probed
     """
@@ -58,6 +61,7 @@ class NetworkMonitor:
         emit: Callable[[Event], object] = _nobody,
         probe: Callable[[], object] | None = None,
         restored: Callable[[], object] = _nothing,
+        watching: Callable[[], object] = _nothing,
         watch_link: bool = True,
         background: bool = True,
         interval: float = INTERVAL,
@@ -67,11 +71,15 @@ class NetworkMonitor:
         self._monotonic = self._clock.monotonic
         self._emit = emit
         self._restored = restored
+        self._watching = watching
         self._lock = threading.Lock()
         self._changing = ProcessLock()
         self._pid = os.getpid()
         self._estimate = Estimate(self._monotonic(), window=window)
         self._last: float | None = None
+        self._probe_trusted = False
+        self._probe_failed_at: float | None = None
+        self._network_since = -inf
         self._version = 0
         self._news: deque[tuple[int, Quality, NetworkMetrics]] = deque(maxlen=BACKLOG)
         self._observers: tuple[Observer[NetworkMetrics], ...] = ()
@@ -105,6 +113,23 @@ class NetworkMonitor:
             back = self._note()
         self._spread(back)
 
+    def probed(self, latency: float | None, ok: bool = True, size: int = 0, reason: str = "") -> None:
+        """A probe ended; as `sample`.
+
+        Where calls are answered but the probe is not (its URL is missing, slow, or somebody's page), it says nothing
+        of the network until it was answered once; that it found no connection always counts."""
+        with self._lock:
+            if ok:
+                self._probe_trusted, self._probe_failed_at = True, None
+            elif reason != UNREACHABLE:
+                heard, failed = self._estimate.heard_at, self._probe_failed_at
+                if failed is not None and heard is not None and heard > failed:
+                    self._probe_trusted = False
+                self._probe_failed_at = self._monotonic()
+                if not self._probe_trusted and heard is not None and heard >= self._network_since:
+                    return
+        self.sample(latency, ok, size, reason)
+
     def dropped(self) -> None:
         """An open connection broke."""
         with self._lock:
@@ -114,6 +139,7 @@ class NetworkMonitor:
         """The system has no network; or it has one, again or another one."""
         now = self._monotonic()
         with self._lock:
+            self._network_since = now
             changed = self._estimate.network_changed(now) if there else self._estimate.network_lost(now)
             if changed:
                 self._note()
@@ -156,8 +182,6 @@ class NetworkMonitor:
         with self._lock:
             self._observers = (*self._observers, entry)
             version, metrics = self._version, self._estimate.metrics(self._monotonic())
-        self._adapt()
-        entry.tell(version, metrics)
 
         def end() -> None:
             entry.ended = True
@@ -165,6 +189,13 @@ class NetworkMonitor:
                 self._observers = tuple(each for each in self._observers if each is not entry)
             self._adapt()
 
+        self._watching()
+        self._adapt()
+        try:
+            entry.tell(version, metrics)
+        except BaseException:  # Ctrl-C: whoever watches gets no way to end it
+            end()
+            raise
         return end
 
     @property

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ..resilience.emitter import ends_the_program
+
 T = TypeVar("T")
 
 BACKLOG = 100
@@ -79,7 +81,9 @@ class Teller:
 def _run(job: Callable[[], object]) -> None:
     try:
         job()
-    except Exception:
+    except BaseException as error:
+        if ends_the_program(error):
+            raise
         log.exception("telling how the network is failed")
 
 
@@ -94,14 +98,16 @@ class Observer(Generic[T]):
         self.ended = False
 
     def tell(self, version: int, what: T) -> None:
-        """Call it, unless it knows newer things. Never raises."""
+        """Call it, unless it knows newer things. Raises nothing but a wish to end the program, in the main thread."""
         with self._lock:
             if self.ended or version <= self._version:
                 return
             self._version = version
             try:
                 self._function(what)
-            except Exception:
+            except BaseException as error:
+                if ends_the_program(error):
+                    raise
                 if not self._blamed:
                     self._blamed = True
                     log.exception("an observer of the network raised; it is still told, but not reported again")

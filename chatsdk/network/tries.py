@@ -5,8 +5,10 @@ it ended with                            | says
 an answer, whatever its status           | contact; its time is a latency, a large body tells of bandwidth
 a web page, a redirect elsewhere, 511    | somebody in between answered: captive_portal
 an answer that cannot be used            | the same: rewriting_proxy
-silence, a refused or broken connection  | lost
+silence, a broken connection             | lost
+a refused connection, or none in time    | lost: unreachable
 a caller that waited less than a second  | nothing
+a caller that woke up long after its end | nothing: it was stopped, or the machine slept
 nothing that was sent at all             | nothing (closed, no token, a wrong request, an open circuit)
 """
 
@@ -31,6 +33,12 @@ from .quality import Reason
 PATIENT = 1.0
 """Seconds from which on a caller that gave up is a sign of loss; a shorter deadline says more about the caller."""
 
+OVERSLEPT = 1.0
+"""Seconds after its deadline at which a try ended that had no chance: a machine under load is late by less."""
+
+UNREACHABLE = "unreachable"
+"""Not even a connection. An estimate takes it for a loss like any other; a probe that ends so is nobody's page."""
+
 _NOTHING_TRIED = frozenset({"closed", "invalid_request", "deadline"})
 
 
@@ -48,7 +56,9 @@ def observed(exchange: CallNext, sample: Sample, monotonic: Callable[[], float])
         try:
             response = exchange(request)
         except ChatError as error:
-            _report(error, monotonic() - began, sample)
+            now = monotonic()
+            if request.deadline is None or now - max(request.deadline, began) < OVERSLEPT:
+                _report(error, now - began, sample)
             raise
         sample(response.elapsed or monotonic() - began, True, _size(response))
         return response
@@ -70,10 +80,10 @@ def _report(error: ChatError, took: float, sample: Sample) -> None:
     elif isinstance(error, DeadlineExceeded):
         if took >= PATIENT:
             sample(None, False)
-    elif isinstance(error, OutcomeUnknownError) or (
-        isinstance(error, NotSentError) and error.retryable and error.code not in _NOTHING_TRIED
-    ):
+    elif isinstance(error, OutcomeUnknownError):
         sample(None, False)
+    elif isinstance(error, NotSentError) and error.retryable and error.code not in _NOTHING_TRIED:
+        sample(None, False, 0, UNREACHABLE)
 
 
 def _whole(cause: BaseException | None) -> bool:

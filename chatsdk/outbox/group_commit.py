@@ -16,7 +16,8 @@ Rules.
 2. An operation that fails without having changed anything fails alone. One that fails later takes the batch back,
    which is then run again with a savepoint for each operation: neighbours do not fail with it, and savepoints cost
    nothing while all goes well.
-3. `lock_timeout` bounds the wait for the file lock, counted from the call. After BEGIN the fate is awaited.
+3. `lock_timeout` bounds the wait for the file lock, counted from the call. After BEGIN the fate is awaited. What has
+   less patience leaves the queue when that is over: it was not begun, so nothing happened.
 4. Whatever happens to a leader (an error, a full disk, Ctrl-C), the leadership is passed on, and each operation of the
    batch is either decided or waits for the next leader.
 5. Python cannot mask signals, so an interruption (KeyboardInterrupt, SystemExit) may come between any two lines. State
@@ -37,7 +38,7 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ..core.clock import Clock
-from ..core.errors import ChatError
+from ..core.errors import ChatError, StorageError
 from .files import FileLock
 
 T = TypeVar("T")
@@ -45,6 +46,10 @@ _Run = Callable[["Transaction", sqlite3.Connection, Sequence["_Op"]], None]
 
 BATCH = 256
 """Operations in one transaction at most; it bounds how long the lock is held."""
+
+MOMENT = 0.05
+"""Seconds that even an operation without patience waits: a batch takes a few milliseconds, and a send that finds
+nothing left must not be refused because its neighbour is writing."""
 
 
 @dataclass(slots=True)
@@ -130,12 +135,15 @@ _DECIDED = 3  # every operation of it has its result or its error
 
 
 class _Op:
-    __slots__ = ("alone", "deadline", "error", "gate", "result", "settled", "thread", "work")
+    __slots__ = ("alone", "deadline", "error", "gate", "impatient", "result", "settled", "thread", "work")
 
-    def __init__(self, work: Callable[[Transaction], Any], deadline: float, *, alone: bool = False) -> None:
+    def __init__(
+        self, work: Callable[[Transaction], Any], deadline: float, *, alone: bool = False, impatient: bool = False
+    ) -> None:
         self.work = work
         self.deadline = deadline
         self.alone = alone  # wants the leadership, not a transaction
+        self.impatient = impatient  # may not even wait as long as those before it in the queue
         self.thread = threading.get_ident()
         self.gate: threading.Lock | None = None  # held until the operation is settled, or is to lead
         self.result: Any = None
@@ -163,11 +171,14 @@ class GroupCommit:
         self._stage = _IDLE
         self._connection: sqlite3.Connection | None = None
 
-    def run(self, work: Callable[[Transaction], T]) -> T:
+    def run(self, work: Callable[[Transaction], T], patience: float | None = None) -> T:
         """Run `work` in a transaction and return its result when that is on disk. `work` may be run more than once, and
-        only its last run counts. Raises what `work` raised, StorageError for a lock that was not free in time, and
-        sqlite3.Error for what the disk would not take; then nothing happened."""
-        op = _Op(work, self._clock.monotonic() + self._lock_timeout)
+        only its last run counts. `patience`: seconds to wait for the lock, if less than `lock_timeout` (at least
+        MOMENT). Raises what `work` raised, StorageError for a lock that was not free in time, and sqlite3.Error
+        for what the disk would not take; then nothing happened."""
+        impatient = patience is not None and patience < self._lock_timeout
+        limit = max(MOMENT, patience) if patience is not None and impatient else self._lock_timeout
+        op = _Op(work, self._clock.monotonic() + limit, impatient=impatient)
         try:
             if self._join(op) or self._wait(op):
                 self._lead(op)
@@ -228,6 +239,18 @@ class GroupCommit:
     def _wait(self, op: _Op) -> bool:
         """Wait until the operation is settled (False) or is to lead (True)."""
         assert op.gate is not None
+        if op.impatient:
+            if op.gate.acquire(timeout=max(0.0, op.deadline - self._clock.monotonic())):
+                return not op.settled
+            with self._mutex:
+                if op in self._queue:
+                    self._queue.remove(op)
+                    op.error = StorageError(
+                        "this process was waiting for another one that holds the outbox; nothing was written",
+                        code="locked",
+                        hint="allow more time (chat.deadline), or look for a process that is stopped or very busy",
+                    )
+                    return False
         op.gate.acquire()
         return not op.settled
 

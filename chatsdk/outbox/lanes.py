@@ -288,6 +288,11 @@ def clock_went_back(tx: Transaction, now: float) -> int:
     ).rowcount
 
 
+def count(tx: Source) -> int:
+    """How many lanes there are. SQLite counts entries of pages, not rows."""
+    return int(tx.execute("SELECT count(*) FROM lanes").fetchone()[0])
+
+
 def status(tx: Source, lane: Lane) -> tuple[str | None, float, int, str] | None:
     """(owner, not_before, failures, reason), or None for a lane without rows."""
     query = f"SELECT owner, not_before, failures, reason FROM lanes WHERE {_IS}"

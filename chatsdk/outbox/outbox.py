@@ -30,6 +30,7 @@ from ..core.events import Event
 from ..core.exchange import Request, Response
 from ..core.models import FlushReport
 from ..core.store import Entry, Lane, LaneStatus, OutboxStore, Put, Reason, Row, Selection, State, Stats
+from ..resilience.deadline import clamp
 from . import forks, report
 from .calls import Bound
 from .process import Process
@@ -134,7 +135,14 @@ class Outbox:
             return self._processes[pid]
         except KeyError:
             # setdefault is atomic; a lock might have been held by another thread when the parent forked
-            new = Process(self._make_worker, self._clock, self._wake_file, limit=self._workers, poll=self._poll)
+            new = Process(
+                self._make_worker,
+                self._clock,
+                self._wake_file,
+                self._circuit_open,
+                limit=self._workers,
+                poll=self._poll,
+            )
             here = self._processes.setdefault(pid, new)
             for other in list(self._processes):
                 if other != pid:
@@ -163,18 +171,21 @@ class Outbox:
         stamp = here.worker.lanes.stamp
         put = self.store.put(Entry(request=request, created_at=self._clock.time(), ttl=ttl))
         here.worker.lanes.learn(put.row.lane, put.lane, stamp, self._clock.monotonic())
-        if put.created:
-            report.queued(self._emit, put.row)
-        if self.background and put.row.state is State.QUEUED:
-            here.put(put.row.lane)
+        try:
+            if put.created:
+                report.queued(self._emit, put.row)
+        finally:  # a handler may want to leave; the message is accepted all the same
+            if self.background and put.row.state is State.QUEUED:
+                here.put(put.row.lane)
         return put
 
     # ---- waiting
 
     def wait(self, id: int | str, timeout: float | None = None, *, until_stuck: bool = False) -> Row | None:
-        """Wait until a message (row id, or key) is SENT or DEAD, at most `timeout` seconds (None: for ever), and return
-        its row as it is then; None if it is not known (any more). `until_stuck`: or until `stuck` says that waiting is
-        of no use. Never raises for the server or the disk."""
+        """Wait until a message (row id, or key) is SENT or DEAD, at most `timeout` seconds (None: for ever) and not
+        beyond the caller's deadline, and return its row as it is then; None if it is not known (any more).
+        `until_stuck`: or until `stuck` says that waiting is of no use. Never raises for the server or the disk."""
+        timeout = clamp(timeout)
         end = inf if timeout is None else self._clock.monotonic() + timeout
         here = self._here
         known = None if isinstance(id, int) else self._read(id)
@@ -188,7 +199,9 @@ class Outbox:
             while row is not None and row.state is State.QUEUED and waiter.row is None:
                 waiter.lane = row.lane
                 left = end - self._clock.monotonic()
-                if left <= 0 or self._closed or (until_stuck and self.stuck(row.lane, wait=left) is not None):
+                if left <= 0 or self._closed or here.worker.is_mine(row.lane):
+                    break
+                if until_stuck and self.stuck(row.lane, wait=left) is not None:
                     break
                 if self._clock.wait(waiter.event, min(pause, left)):
                     waiter.event.clear()
@@ -212,6 +225,8 @@ class Outbox:
             return Reason.AUTH
         if delay > wait:
             return _reason(known.reason) or Reason.UNCERTAIN
+        if worker.is_mine(lane):
+            return Reason.BEHIND_OTHERS
         if not self.background:
             return None  # the caller tries by itself
         if worker.users.failures(lane.user) >= TOKENS_REFUSED:
@@ -250,7 +265,7 @@ class Outbox:
                 return row
             if here.serve(only=row.lane, bound=bound):
                 continue
-            if self._lost(row.request.user):
+            if self._lost(row.request.user) or here.worker.is_mine(row.lane):
                 return row
             delay = self._lane_delay(here.worker, row.lane)
             if self._clock.monotonic() + delay >= bound.start_by:
@@ -328,7 +343,9 @@ class Outbox:
     def wake(self, *, user: str | None = None, lane: Lane | None = None) -> int:
         """Try at once what is parked, but for what the server asked to wait for (Retry-After). `user`: has a new token,
         also one whose session was lost; `lane`: only that. Returns how many lanes were parked."""
-        woken = self._here.worker.wake(user=user, lane=lane)
+        here = self._here
+        woken = here.worker.wake(user=user, lane=lane)
+        here.probing.over()
         self.look()
         return woken
 
@@ -396,6 +413,7 @@ class Outbox:
     # ---- inside
 
     def _bound(self, seconds: float | None) -> Bound:
+        seconds = clamp(seconds)
         if seconds is None:
             return Bound()
         now = self._clock.monotonic()

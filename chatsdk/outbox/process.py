@@ -11,6 +11,7 @@ from ..core.clock import Clock
 from ..core.store import Lane, Row, State
 from . import forks
 from .calls import UNBOUND, Bound
+from .probing import Probing
 from .threads import Threads
 from .waiters import Waiters
 from .wake import WakeFile
@@ -19,10 +20,17 @@ from .worker import Worker
 
 class Process:
     """Delivery in this process. `make_worker(on_fate=, on_wait=)` makes its worker; `wake_file`: how it and others wake
-    each other."""
+    each other; `circuit_open`: see `Probing`."""
 
     def __init__(
-        self, make_worker: Callable[..., Worker], clock: Clock, wake_file: WakeFile, *, limit: int, poll: float
+        self,
+        make_worker: Callable[..., Worker],
+        clock: Clock,
+        wake_file: WakeFile,
+        circuit_open: Callable[[], float],
+        *,
+        limit: int,
+        poll: float,
     ) -> None:
         self._clock = clock
         self._wake_file = wake_file
@@ -32,6 +40,7 @@ class Process:
         self.waiters = Waiters()
         self.sent = self.dead = 0
         self.worker = make_worker(on_fate=self._on_fate, on_wait=self._on_wait)
+        self.probing = Probing(circuit_open, lambda: self.worker.busy, clock.monotonic)
         self.threads = Threads(self._turn, self._delay, limit=limit, poll=poll, idle=self.listen)
 
     # ---- delivering
@@ -84,6 +93,8 @@ class Process:
     # ---- what the threads do
 
     def _turn(self) -> bool:
+        if self.probing.wait():
+            return False
         lane = None
         try:
             lane = self.worker.serve(self._clock.time(), claimed=self._claimed)
@@ -101,7 +112,7 @@ class Process:
     def _delay(self) -> float | None:
         now = self._clock.time()
         due = self.worker.next_due(now)
-        return None if due is None else due - now
+        return None if due is None else max(due - now, self.probing.wait())
 
     # ---- what the worker tells
 

@@ -30,11 +30,13 @@ def quietly(emit: Emit) -> Emit:
 
 def queued(emit: Emit, row: Row) -> None:
     """It is safe on disk."""
+    _say(row, "is on disk")
     emit(MessageQueued(at=row.created_at, **_who(row), state=State.QUEUED.value))
 
 
 def sent(emit: Emit, row: Row, message: Message, now: float) -> None:
     """It was delivered. `row` as it is now."""
+    _say(row, "was delivered")
     emit(MessageSent(at=now, **_who(row), state=State.SENT.value, attempts=row.attempts, message=message))
 
 
@@ -49,7 +51,7 @@ def died(emit: Emit, row: Row, now: float) -> None:
         row.reason,
         row.attempts,
         f"; last answer: {error.get('code')}, {error.get('message')}" if error else "",
-        extra={"correlation_id": row.request.correlation_id},
+        extra=correlation(row),
     )
     emit(
         MessagePermanentFailure(
@@ -66,6 +68,7 @@ def died(emit: Emit, row: Row, now: float) -> None:
 def waits(emit: Emit, row: Row, park: Park, now: float) -> None:
     """A try failed and another one follows. What was no try (an open circuit, a missing token, a question to the
     server) is told by others or by nobody; but that a plugin stops a message is told here."""
+    _say(row, f"waits: {park.reason}", park.not_before - now)
     if not park.attempts and park.reason != Reason.PLUGIN.value:
         return
     error, attempts = as_error(park.error), row.attempts + park.attempts
@@ -85,6 +88,30 @@ def waits(emit: Emit, row: Row, park: Park, now: float) -> None:
     )
 
 
+def tried(row: Row) -> None:
+    """It is on its way."""
+    _say(row, "goes out")
+
+
+def _say(row: Row, what: str, delay: float = 0.0) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "message %s (key %s, channel %s) %s%s, tries so far: %d",
+            row.id,
+            row.key,
+            row.request.channel,
+            what,
+            f", next try in {delay:.3f} s" if delay > 0 else "",
+            row.attempts,
+            extra=correlation(row),
+        )
+
+
+def correlation(row: Row) -> dict[str, str]:
+    """What every record about a message carries: the id that the server is told with each try."""
+    return {"correlation_id": row.request.correlation_id}
+
+
 def as_error(stored: Mapping[str, Any] | None) -> ChatError | None:
     """The error that a row keeps, as one that can be raised."""
     if stored is None:
@@ -94,4 +121,11 @@ def as_error(stored: Mapping[str, Any] | None) -> ChatError | None:
 
 
 def _who(row: Row) -> dict[str, Any]:
-    return {"id": row.id, "key": row.key, "user": row.request.user, "channel": row.request.channel}
+    request = row.request
+    return {
+        "id": row.id,
+        "key": row.key,
+        "user": request.user,
+        "channel": request.channel,
+        "correlation_id": request.correlation_id,
+    }

@@ -271,14 +271,3 @@ def free_inside(tx: Source) -> int:
     """Bytes of the file that hold nothing any more: SQLite keeps them for what comes, and never gives them back."""
     pages, size = tx.execute("SELECT * FROM pragma_freelist_count, pragma_page_size").fetchone()
     return int(pages * size)
-
-
-def oldest(tx: Source) -> tuple[int, float | None]:
-    """(lanes with pending rows, when the first pending row was accepted): one look into the index for each lane."""
-    count, first = tx.execute(
-        f"SELECT count(*), min((SELECT min(_id) FROM {TABLE} t "
-        "WHERE t.user = lanes.user AND t.channel = lanes.channel AND t.status < 2)) FROM lanes"
-    ).fetchone()
-    if first is None:
-        return 0, None
-    return count, tx.execute(f"SELECT timestamp FROM {TABLE} WHERE _id = ?", (first,)).fetchone()[0]

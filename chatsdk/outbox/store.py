@@ -18,10 +18,12 @@ from ..core.clock import Clock
 from ..core.errors import OutboxFullError, SettingsError, StorageError
 from ..core.events import Event, OutboxQuarantined
 from ..core.store import Claim, Entry, Lane, LaneStatus, Park, Put, Row, Selection, Stats
+from ..resilience.deadline import clamp
 from ..resilience.process_lock import ProcessLock
 from . import files, forks, lanes, rows, schema, trouble
 from .database import Database
 from .group_commit import GroupCommit, Transaction
+from .oldest import Oldest
 from .owners import Owners
 from .queue import OutboxQueue
 from .wake import WakeFile
@@ -92,6 +94,7 @@ class SQLiteStore:
         self._parked_first = False
         self._claims = itertools.count(1)
         self._orphans: list[tuple[int, list[Claim]]] = []
+        self._oldest = Oldest()
         forks.enter(self)
         try:
             files.make_directory(self.directory)
@@ -126,7 +129,7 @@ class SQLiteStore:
             return rows.put(tx, new, self._room)
 
         try:
-            row, created, lane = self._write(work, drains=False)
+            row, created, lane = self._write(work, drains=False, patience=clamp(self._lock_timeout))
         except StorageError as error:
             if error.code == "disk_full":
                 raise OutboxFullError(error.message, hint=error.hint) from error
@@ -263,7 +266,7 @@ class SQLiteStore:
         count = 0
         for start in range(0, len(ordered), IDS_AT_ONCE):
             some = ordered[start : start + IDS_AT_ONCE]
-            count += self._write(lambda tx, some=some: work(tx, some))  # type: ignore[misc]
+            count += self._write(lambda tx, some=some: work(tx, some), patience=clamp(self._lock_timeout))  # type: ignore[misc]
         return count
 
     # ---- looking
@@ -306,7 +309,8 @@ class SQLiteStore:
             connection.execute("BEGIN")  # all figures of one moment
             try:
                 counted = rows.counters(connection)
-                count, oldest = rows.oldest(connection)
+                oldest = self._oldest.accepted_at(connection) if counted["pending"] else None
+                count = 0 if oldest is None else lanes.count(connection)
                 due = lanes.next_due(connection, now, lanes.Who(), lambda: bool(lanes.owners(connection, None)))
             finally:
                 connection.execute("ROLLBACK")
@@ -380,15 +384,17 @@ class SQLiteStore:
 
     # ---- the way to the disk
 
-    def _write(self, work: Callable[[Transaction], T], *, drains: bool = True) -> T:
+    def _write(self, work: Callable[[Transaction], T], *, drains: bool = True, patience: float | None = None) -> T:
+        """`patience`: seconds to wait for the lock, where a caller has less than `lock_timeout`. Delivery is not bound
+        by that: what became of a message has to be written down."""
         self._check()
         try:
             try:
-                return self._commit.run(work)
+                return self._commit.run(work, patience)
             except sqlite3.Error as error:
                 if not (drains and trouble.is_full(error) and self._database.reserve.spend()):
                     raise
-                return self._commit.run(work)
+                return self._commit.run(work, patience)
         except sqlite3.Error as error:
             raise trouble.translated(error, self._database.path) from error
         finally:
@@ -476,6 +482,7 @@ class SQLiteStore:
             self._owners.forget()
             self.wake_file.forget()
             self._orphans = []
+            self._oldest = Oldest()
             self._commit = self._new_commit()
             self._pid = os.getpid()
 

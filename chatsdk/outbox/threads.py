@@ -164,7 +164,7 @@ class Threads:
                     return self._wait_as_spare()
                 self._watching = True
             self._watch(news)
-        except Exception:
+        except BaseException:  # a SystemExit would end this thread only, and delivery with it
             logger.exception("a delivery thread stumbled; it goes on")
             self._closing.wait(self._poll)
         return not self._closing.is_set()

@@ -142,9 +142,10 @@ class PauseUser(Record):
 
 @record(frozen=True, slots=True)
 class ParkAll(Record):
-    """The circuit is open: no lane is tried before `park.not_before`."""
+    """The circuit is open: no lane is tried for `delay` seconds, in this process."""
 
     park: Park
+    delay: float
 
 
 Waiting = Park | ParkUser | PauseUser | ParkAll
@@ -314,8 +315,10 @@ def _waiting(outcome: Exception, facts: Facts) -> Waiting:
         return ParkUser(replace(park, not_before=facts.now), delay)
     soonest = facts.now + LANE.delay(1, facts.random)  # a server that says "0 seconds" must not be hammered
     if isinstance(outcome, CircuitOpenError):
-        park = replace(park, not_before=max(outcome.retry_at, soonest))
-        return ParkAll(park) if outcome.circuit == API_CIRCUIT else park
+        # by its seconds where it says them: the clock may have been set since it was raised
+        opens = facts.now + outcome.retry_after if outcome.retry_after else outcome.retry_at
+        park = replace(park, not_before=max(opens, soonest))
+        return ParkAll(park, park.not_before - facts.now) if outcome.circuit == API_CIRCUIT else park
     asked = outcome.retry_after if isinstance(outcome, StatusError) else None
     if asked:
         reason = Reason.RATE_LIMITED.value

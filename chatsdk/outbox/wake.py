@@ -146,12 +146,15 @@ class _Process:
         self._waiters: Counter[Callable[[], object]] = Counter()
         self._ear: _Ear | None = None
         self._not_before = 0.0
+        self._closed = False
 
     # ---- to others
 
     def result(self) -> None:
         facts = os.stat(self._path, follow_symlinks=False)
         with self._lock:
+            if self._closed:  # by a handler, in the middle of delivery
+                return
             file = self._open(facts)
             if _is_waited_for(file):
                 os.pwrite(file, b"\0", 0)
@@ -251,6 +254,7 @@ class _Process:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._workers.clear()
             self._waiters.clear()
             self._see_to_it()

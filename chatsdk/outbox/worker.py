@@ -126,6 +126,7 @@ class Worker:
         self._lock = threading.Lock()
         self._stopping = False
         self._serving: dict[Lane, Row | None] = {}  # the row that is out, if one is
+        self._threads: dict[Lane, int] = {}  # who serves it
         self._begun = self._ended = 0  # turns
         self._last_try: dict[int, float] = {}  # when a row's last try ended, monotonic
         self._debts = Debts()
@@ -213,6 +214,10 @@ class Worker:
         """A lane is being served, or about to be claimed."""
         return bool(self._serving) or self._begun != self._ended
 
+    def is_mine(self, lane: Lane) -> bool:
+        """The calling thread serves this lane (it runs a handler): it would wait for itself."""
+        return self._threads.get(lane) == threading.get_ident()
+
     @property
     def turns(self) -> int:
         """Turns begun so far. Not busy, and none begun since: then nothing of what the store said has changed by us."""
@@ -254,6 +259,7 @@ class Worker:
             twice = lane in self._serving
             if not twice:
                 self._serving[lane] = None
+                self._threads[lane] = threading.get_ident()
         if twice:
             self._wait_for_other(claim)
             return
@@ -282,6 +288,7 @@ class Worker:
         finally:
             with self._lock:
                 self._serving.pop(lane, None)
+                self._threads.pop(lane, None)
 
     def _wait_for_other(self, claim: Claim) -> None:
         """Another thread is still at this lane: others took us for dead (our owner's file was deleted) and gave it
@@ -305,16 +312,17 @@ class Worker:
             answer = self._calls.look_up(row, bound)
             decision = settled(row, step.reason, answer, self._facts(row, failures))
             if not isinstance(decision, Send):
-                self._blame(answer)
+                self._blame(row, answer)
                 return self._carry_out(row, decision, failures, more)
         started = self._clock.monotonic()
         self._mark(row.lane, row)
+        report.tried(row)
         outcome = self._calls.deliver(row, bound)
         well = False
         if getattr(outcome, "status", 0) == 500:
             well = self._calls.server_well(self._last_try.get(row.id, started), bound)
         self._remember_try(row)
-        self._blame(outcome)
+        self._blame(row, outcome)
         rows = self._carry_out(row, verdict(row, outcome, self._facts(row, failures, well)), failures, more)
         self._mark(row.lane, None)
         return rows
@@ -341,7 +349,7 @@ class Worker:
             max_strikes=self._max_strikes,
         )
 
-    def _blame(self, outcome: Outcome) -> None:
+    def _blame(self, row: Row, outcome: Outcome) -> None:
         """A fault of a plugin, or of ours, is one ERROR record, not one a try."""
         if isinstance(outcome, Delivered) or not is_our_fault(outcome):
             return
@@ -350,7 +358,9 @@ class Worker:
             self._blamed.add(who)
             # not its text: a foreign exception's may hold anything, a token for one
             cause = type(outcome.__cause__ or outcome).__name__
-            logger.error("%s (%s) stops messages; they wait, and none is lost", who, cause)
+            logger.error(
+                "%s (%s) stops messages; they wait, and none is lost", who, cause, extra=report.correlation(row)
+            )
 
     # ---- the store
 
@@ -391,9 +401,10 @@ class Worker:
                 park = replace(park, not_before=park.not_before + delay, reason=Reason.PLUGIN.value, failures=1)
             pay = partial(self._store.park, lane, row.id, park)
         try:
-            pay()
-        except LaneLostError:
-            return
+            try:
+                pay()
+            except LaneLostError:
+                self._store.release(lane)  # ours still, if it was the row that met its fate a moment ago
         except Exception as error:
             self._disk_failed(error)
             self._debts.add(pay)
@@ -447,7 +458,7 @@ class Worker:
         elif isinstance(decision, PauseUser):
             self.users.pause(row.request.user)
         elif isinstance(decision, ParkAll):
-            self._held_until = monotonic + park.not_before - now
+            self._held_until = monotonic + decision.delay
         status = LaneStatus(not_before=park.not_before, reason=park.reason, failures=failures + park.failures)
         self.lanes.failed(row.lane, status, park.wakeable, monotonic)
         report.waits(self._emit, row, park, now)

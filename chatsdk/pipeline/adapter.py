@@ -27,6 +27,11 @@ class OneServer:
             self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)  # type: ignore[misc]
         return self._pool
 
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()  # or its idle connections stay open as long as anybody holds an error that names it
+        super().close()  # type: ignore[misc]
+
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         if self._verified is not conn:
             super().cert_verify(conn, url, verify, cert)  # type: ignore[misc]

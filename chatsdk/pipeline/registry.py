@@ -159,7 +159,7 @@ class Registry:
         for entry, call in self._event_hooks:
             try:
                 call(client=self._client, event=event)
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plugin that wants to leave would only end a delivery thread
                 if entry.name not in self._blamed:
                     self._blamed.add(entry.name)
                     log.error("plugin %s raised on %s (said once)", entry.name, event.NAME, exc_info=error)

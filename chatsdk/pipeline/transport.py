@@ -5,7 +5,8 @@
 * The request is built by hand and sent by `HTTPAdapter.send` (so `responses` can stand in its place). No cookies, no
   automatic redirects; secrets go to the configured origin and nowhere else.
 * One deadline covers everything, on one connection or two: an idle connection that turns out to be dead is replaced
-  once, if doing the request twice would do no harm.
+  once, if doing the request twice would do no harm. One that died in silence cost a whole deadline; then, when the
+  machine slept, and after a long silence, the other idle ones are not trusted either.
 * Every failure is one of ours: NotSentError (nothing left this machine), ConnectTimeoutError, DeadlineExceeded,
   OutcomeUnknownError, CaptivePortalError, InvalidResponseError, StatusError.
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import sys
 import threading
@@ -36,6 +38,7 @@ from ..core.errors import (
 )
 from ..core.exchange import Request, Response
 from ..core.tokens import Secret
+from ..resilience.deadline import nothing_sent
 from ..resilience.system_clock import SystemClock
 from .adapter import OneServer
 from .answers import Answer, TooLarge, inflate, origin, read_answer, redirect
@@ -48,11 +51,26 @@ if TYPE_CHECKING:
     from ..core.settings import Settings
     from .wire import Exchange
 
+log = logging.getLogger("chatsdk.transport")
+
 POOL_SIZE = 64
 """Idle connections kept; a client with more threads than that opens and closes some."""
 
+TIME_LEFT = "X-Request-Timeout"
+"""Seconds that the caller still waits, as decimal text: a server need not work for one who has gone."""
+
 PIECE = 64 * 2**10
 """Bytes of a compressed body that are unpacked at once."""
+
+PATIENT = 0.5
+"""Seconds of silence from which on a connection may be dead; a shorter deadline says more about the caller."""
+
+SLEPT = 30.0
+"""Seconds by which the wall clock gets ahead of the monotonic one, which stands still while a machine sleeps."""
+
+IDLE = 300.0
+"""Seconds without an answer after which routers may have forgotten our connections (RFC 5382 asks them for two hours;
+many take minutes)."""
 
 
 class Transport:
@@ -132,7 +150,16 @@ class Transport:
         method, followed = request.method, False
         while True:
             try:
-                answer = self.exchange(method, target, headers, data, deadline=deadline, again=again)
+                answer = self.exchange(
+                    method,
+                    target,
+                    headers,
+                    data,
+                    deadline=deadline,
+                    again=again,
+                    connect_timeout=request.connect_timeout,
+                    max_bytes=request.max_bytes,
+                )
                 if 300 <= answer.status < 400:
                     where = redirect(answer, request, self._origin + target, followed=followed)
                     if where is not None:
@@ -144,10 +171,14 @@ class Transport:
                 response = read_answer(answer, request, now=self._clock.time())
             except ChatError as error:
                 error.request_id = request.correlation_id or None
+                if log.isEnabledFor(logging.DEBUG):
+                    self._log(request, deadline, type(error).__name__)
                 if isinstance(error, StatusError) and error.status < 500:
                     self._observe_date(answer)  # a 401 may be due to the clock
                 raise
             self._observe_date(answer)
+            if log.isEnabledFor(logging.DEBUG):
+                self._log(request, deadline, f"{answer.status} in {answer.elapsed * 1000:.1f} ms")
             return response
 
     def exchange(
@@ -159,19 +190,22 @@ class Transport:
         *,
         deadline: float,
         again: bool = False,
+        connect_timeout: float | None = None,
         max_bytes: int | None = None,
     ) -> Answer:
-        """Send bytes, get bytes: any status is an answer, and no redirect is followed.
+        """Send bytes, get bytes: any status is an answer, and no redirect is followed. The server is told how many
+        seconds are left (TIME_LEFT).
 
         target: path and query; again: it does no harm if the server does it twice. Raises NotSentError,
         ConnectTimeoutError, OutcomeUnknownError, DeadlineExceeded, InvalidResponseError.
         """
         began = self._clock.monotonic()
         if began >= deadline:
-            raise ConnectTimeoutError("the deadline passed before anything was sent", code="deadline")
+            raise nothing_sent()
         opened = self._opened()
+        connect_until = min(deadline, began + (connect_timeout or self._connect_timeout))
         for fresh in (False, True):
-            exchange = opened.begin(deadline, min(deadline, began + self._connect_timeout), fresh)
+            exchange = opened.begin(deadline, connect_until, fresh)
             try:
                 status, received, body = opened.run(
                     exchange,
@@ -184,9 +218,12 @@ class Transport:
                 break
             except opened.errors as error:
                 died_idle = exchange.reused and exchange.sent and not exchange.heard
+                if died_idle:
+                    opened.distrust(exchange, began)
                 if fresh or not again or not died_idle or self._clock.monotonic() >= deadline:
                     raise self._explain(exchange, error) from error
-        return Answer(status, received, body, self._clock.monotonic() - began)
+        opened.heard_at = now = self._clock.monotonic()
+        return Answer(status, received, body, now - began)
 
     def close(self) -> None:
         """Close idle connections; what is under way ends by itself. Idempotent; later requests raise NotSentError."""
@@ -249,6 +286,12 @@ class Transport:
             return OutcomeUnknownError("the answer broke off")
         return InvalidResponseError(f"the answer can't be read: {_named(cause)}")
 
+    def _log(self, request: Request, deadline: float, how: str) -> None:
+        """One line a try: without the query, which may be somebody's words."""
+        what, left = "try %d, %s %s: %s, %.3f s are left", deadline - self._clock.monotonic()
+        facts = {"correlation_id": request.correlation_id}
+        log.debug(what, request.attempt, request.method, request.path, how, left, extra=facts)
+
     def _observe_date(self, answer: Answer) -> None:
         if self._on_skew is None:
             return
@@ -287,6 +330,12 @@ class _Opened:
         self._wire = wire
         self._prepared = PreparedRequest
         self._monotonic = transport._clock.monotonic
+        self._time = transport._clock.time
+        self._ahead = self._time() - self._monotonic()
+        self._epoch = 0
+        self._doubted_at = self._monotonic()
+        self.heard_at = float("-inf")
+        """When an answer came last."""
         self._resolver = transport._resolver
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._agent = user_agent or f"chatsdk/{_version()}"
@@ -311,14 +360,29 @@ class _Opened:
 
     def begin(self, deadline: float, connect_until: float, fresh: bool) -> Exchange:
         """The books of one exchange."""
+        now = self._monotonic()
+        ahead = self._time() - now
+        if ahead - self._ahead > SLEPT or now - max(self.heard_at, self._doubted_at) > IDLE:
+            self._epoch += 1
+            self._doubted_at = now  # once a silence: what is opened from now on is as good as what is opened next
+        self._ahead = ahead
         return self._wire.Exchange(
             deadline,
             connect_until,
             monotonic=self._monotonic,
             resolver=self._resolver,
             fresh=fresh,
+            epoch=self._epoch,
             keep=self._connections.add,
         )
+
+    def distrust(self, exchange: Exchange, began: float) -> None:
+        """Nothing was heard on an idle connection until the deadline: where nothing else was, either, those that are as
+        old may be dead, too, and would cost a deadline each."""
+        now = self._monotonic()
+        silent = now >= exchange.deadline and now - began >= PATIENT and self.heard_at < began
+        if silent and exchange.epoch == self._epoch:
+            self._epoch += 1
 
     def run(
         self, exchange: Exchange, method: str, url: str, headers: Mapping[str, str], data: bytes | None, most: int
@@ -327,13 +391,13 @@ class _Opened:
         prepared = self._prepared()
         prepared.method = method
         prepared.url = url
-        prepared.headers = {"User-Agent": self._agent, **headers}  # type: ignore[assignment]  # any mapping will do
+        left = exchange.left()
+        prepared.headers = {"User-Agent": self._agent, **headers, TIME_LEFT: f"{left:.3f}"}  # type: ignore[assignment]
         if data is not None:
             prepared.headers["Content-Length"] = str(len(data))
         prepared.body = data
         prepared.hooks = {"response": []}
         with self._wire.current(exchange):
-            left = exchange.left()
             raw = self.adapter.send(
                 prepared, stream=True, timeout=(left, left), verify=self.verify, proxies=self.proxies
             ).raw

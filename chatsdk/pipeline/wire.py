@@ -49,6 +49,7 @@ class Exchange:
     """One exchange: its limits, and what happened so far.
 
     deadline, connect_until   monotonic times
+    epoch     connections of another one are not to be used: they may be dead
     fresh     must not use a connection that was used before
     reused    it did
     sent      something of the request may have left this machine
@@ -59,6 +60,7 @@ class Exchange:
     __slots__ = (
         "connect_until",
         "deadline",
+        "epoch",
         "failure",
         "fresh",
         "headers_done",
@@ -79,9 +81,11 @@ class Exchange:
         monotonic: Callable[[], float],
         resolver: Resolver,
         fresh: bool = False,
+        epoch: int = 0,
         keep: Callable[[Connection], None] | None = None,
     ) -> None:
         self.deadline = deadline
+        self.epoch = epoch
         self.connect_until = connect_until
         self.monotonic = monotonic
         self.resolver = resolver
@@ -186,6 +190,7 @@ class Connection(connection.HTTPConnection):
     response_class = _Response
     _held: list[bytes] | None = None
     _good_until: float | None = None
+    _epoch = 0
 
     def connect(self) -> None:
         exchange = _now_running()
@@ -198,6 +203,7 @@ class Connection(connection.HTTPConnection):
             raise
         finally:
             exchange.opening = False
+        self._epoch = exchange.epoch
         if exchange.keep is not None:
             exchange.keep(self)
 
@@ -265,7 +271,9 @@ class Connection(connection.HTTPConnection):
     def reusable(self, exchange: Exchange) -> bool:
         """Whether a request may go out on what is open. A second before the server said that it would close it, that
         might cross on the way; then nobody knows whether the request arrived."""
-        return not exchange.fresh and (self._good_until is None or exchange.monotonic() < self._good_until)
+        if exchange.fresh or self._epoch != exchange.epoch:
+            return False
+        return self._good_until is None or exchange.monotonic() < self._good_until
 
 
 class TLSConnection(Connection, connection.HTTPSConnection):

@@ -24,6 +24,7 @@ from ..core.protocols.outputs import Close, Output, RealtimeProtocol
 from ..core.tokens import Secret
 from .dial import Dialer
 from .frames import open_frames
+from .pulse import Pulse
 from .session import Posted, Runner, Session
 from .waiting import Question, Start, Stopped, Waiter, Waker
 from .wire import Wire
@@ -81,6 +82,7 @@ class Attempt:
         dialer: Dialer,
         runner: Runner,
         post: Callable[[Posted], bool],
+        pulse: Pulse,
         clock: Clock,
         max_message_bytes: int,
         open_timeout: float,
@@ -93,11 +95,13 @@ class Attempt:
         self._dialer = dialer
         self._runner = runner
         self._post = post
+        self._pulse = pulse
         self._clock = clock
         self._max_message_bytes = max_message_bytes
         self._open_timeout = open_timeout
         self._question: Question[_Ready] | None = None
         self._renewing: RealtimeProtocol | None = None
+        self._forbidden = False  # since it was open the last time
         self.url = url if isinstance(url, str) else ""
 
     def make(self, waiter: Waiter, waker: Waker, fresh_token: bool, opened: Callable[[], object]) -> Lost:
@@ -111,7 +115,7 @@ class Attempt:
         try:
             return self._talk(wire, ready, waiter, waker, opened)
         except ChatError as error:
-            return _refused(error)
+            return self._refused(error)
         finally:
             waiter.hold(None)
             wire.end()
@@ -173,6 +177,7 @@ class Attempt:
             runner=self._runner,
             waiter=waiter,
             clock=self._clock,
+            pulse=self._pulse,
             opened=opened,
             renew=self._renew,
         )
@@ -181,8 +186,19 @@ class Attempt:
         except Stopped:
             session.leave(waker, waiter.leave_within)
             raise
-        lived = None if session.opened_at is None else self._clock.monotonic() - session.opened_at
+        lived = None
+        if session.opened_at is not None:
+            lived, self._forbidden = self._clock.monotonic() - session.opened_at, False
         return Lost(_lost(close), lived, close.code, close.reconnect, close.fresh_token, cut=session.cut)
+
+    def _refused(self, error: ChatError) -> Lost:
+        """The handshake failed. A 403 may be about the token, so another one is tried; a second one is not: then it is
+        something in between that permits no websocket, and tokens would be renewed for nothing with each try."""
+        status = error.status if isinstance(error, StatusError) else 0
+        asked = error.retry_after if isinstance(error, StatusError) else None
+        fresh = status == 401 or (status == 403 and not self._forbidden)
+        self._forbidden = self._forbidden or status == 403
+        return Lost(error, reconnect=not isinstance(error, FINAL), fresh_token=fresh, asked=asked)
 
     def _renew(self, protocol: RealtimeProtocol, refused: bool) -> None:
         """The connection's token runs out: fetch one elsewhere, and give it to the protocol object that asked. If that
@@ -225,10 +241,3 @@ _HINTS = {
     3503: "the server's operator ended the connection, as for a revoked token",
 }
 """What to do about close codes that mean to stay away."""
-
-
-def _refused(error: ChatError) -> Lost:
-    """The handshake failed."""
-    status = error.status if isinstance(error, StatusError) else 0
-    asked = error.retry_after if isinstance(error, StatusError) else None
-    return Lost(error, reconnect=not isinstance(error, FINAL), fresh_token=status in (401, 403), asked=asked)

@@ -68,8 +68,9 @@ class History:
 
     def _page(self, channel: str, *, limit: int = PAGE, **bound: Any) -> MessagePage:
         call = self._backend.list_messages(self._user, channel, limit=limit, **bound)
-        # not from a cache, nor from an answer that was on its way before: what it does not show counts as not there
-        page: MessagePage = self._ask(Call(call.request.replace(fresh=True), call.parse))
+        # not from a cache, nor from an answer that was on its way before: what it does not show counts as not there.
+        # And one try: who asks has a back-off of his own
+        page: MessagePage = self._ask(Call(call.request.replace(fresh=True, single_try=True), call.parse))
         return page
 
 

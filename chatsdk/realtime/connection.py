@@ -38,8 +38,9 @@ from ..resilience.process_lock import ProcessLock
 from ..resilience.system_clock import SystemClock
 from .attempt import Attempt, Headers, Lost
 from .dial import Dialer, DialSettings
+from .pulse import Pulse
 from .reconnect import Losses, Reconnect
-from .session import Listener, Mail, Posted, Runner
+from .session import Listener, Mail, Meanwhile, Posted, Runner
 from .standing import DOWN, Standing
 from .status import ConnectionMetrics, shown_url
 from .waiting import Start, Stopped, Waiter, Waker
@@ -70,6 +71,8 @@ class Connection:
                       SettingsError ends the connection as FAILED, any other error is a failed try.
     headers           `(token) -> headers` of the handshake, may block
     errand            has a function run in another thread (False: it will not); else each gets a thread of its own
+    meanwhile         what the reader thread has to do while the server has not taken us
+    pulse             told of heartbeats
     dial              how to get there
     reconnect         the stages of back-off (`core.backoff.RECONNECTS`)
     circuit           shown, never delays
@@ -88,6 +91,8 @@ class Connection:
         ws_token: Callable[[bool], Secret | None] | None = None,
         headers: Callable[[Secret | None], Headers] | None = None,
         errand: Start | None = None,
+        meanwhile: Meanwhile | None = None,
+        pulse: Pulse | None = None,
         dial: DialSettings | None = None,
         reconnect: Sequence[Backoff] = RECONNECTS["forever"],
         circuit: Circuit | None = None,
@@ -105,6 +110,7 @@ class Connection:
         self._reconnect = Reconnect(reconnect)
         self._circuit = circuit
         self._close_timeout = close_timeout
+        self._meanwhile = meanwhile
         self._mail = Mail(transient)
         self._runner = Runner(self._mail, listener)
         self._attempts = Attempt(
@@ -116,6 +122,7 @@ class Connection:
             dialer=Dialer(dial or DialSettings(), self._clock),
             runner=self._runner,
             post=self.post,
+            pulse=pulse or Pulse(),
             clock=self._clock,
             max_message_bytes=max_message_bytes,
             open_timeout=open_timeout,
@@ -304,7 +311,7 @@ class Connection:
         """With the lock held: begin a run."""
         if self._waker is None:
             self._waker = Waker()
-        self._run = Waiter(self._clock, self._waker)
+        self._run = Waiter(self._clock, self._waker, self._between)
         self._standing.connecting()
         if self._thread is not None:
             self._waker.wake()  # it still takes leave, and goes on with this run
@@ -339,6 +346,8 @@ class Connection:
                 with contextlib.suppress(Stopped):
                     self._fail(run, Lost(ConnectionFailedError(f"internal: {type(error).__name__}", code="internal")))
             self._attempts.forget()
+            if self._meanwhile is not None:
+                self._runner.over(self._meanwhile)
 
     def _end_thread(self) -> None:
         """With the lock held."""
@@ -371,7 +380,7 @@ class Connection:
                 run.announce_pause()  # who sees the new state may hurry at once
                 self._standing.disconnected(lost, failures, until)
             self._standing.drain()
-            run.pause(until, self._run_mail)
+            run.pause(until)
             with self._standing.lock:
                 run.check()
                 self._standing.reconnecting()
@@ -394,11 +403,12 @@ class Connection:
             self._standing.failed(lost)
         self._standing.drain()
 
-    def _run_mail(self) -> None:
-        now = self._clock.monotonic()
+    def _between(self, now: float) -> float | None:
+        """While there is no session: what was posted, and what is due."""
         outputs = self._runner.lasting(None, now)
         if outputs:
             self._runner.listen(outputs, now)
+        return None if self._meanwhile is None else self._runner.meanwhile(self._meanwhile, now)
 
     def _count(self, error: ChatError | None) -> None:
         """Show it in the circuit; it is never asked whether to try."""

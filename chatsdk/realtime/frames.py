@@ -9,13 +9,15 @@
   message of several, may be longer than `max_size` (1009), and one that says that it is longer is not waited for. Text
   is UTF-8 (1007).
 
-Uses `WebSocket.connect(socket=)`, `recv_frame`, `send`, `pong` and `send_close` with `sock` set to an object of ours.
+Uses `WebSocket.connect(socket=)`, `recv_frame`, `send`, `ping`, `pong` and `send_close` with `sock` set to an object
+of ours.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,7 +47,7 @@ MAX_UNSENT_PONGS = 2**20
 
 NO_CODE, ABNORMAL, PROTOCOL_ERROR, BAD_DATA, TOO_BIG = 1005, 1006, 1002, 1007, 1009  # RFC 6455, 7.4.1
 
-_TEXT, _BINARY, _CONTINUED, _CLOSE, _PING = 0x1, 0x2, 0x0, 0x8, 0x9  # RFC 6455, 5.2
+_TEXT, _BINARY, _CONTINUED, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA  # RFC 6455, 5.2
 
 _read_head = struct.Struct(">BBH").unpack_from
 
@@ -68,11 +70,13 @@ class Ended(NamedTuple):
 
 
 class Frames:
-    """One open WebSocket. Belongs to the reader thread. `ended`: why it ended, or None."""
+    """One open WebSocket. Belongs to the reader thread. `ended`: why it ended, or None. `pongs`: what came as answers
+    to pings and was not looked at yet."""
 
     def __init__(self, wire: Wire, websocket: Any, max_size: int) -> None:
         self.wire = wire
         self.ended: Ended | None = None
+        self.pongs: deque[bytes] = deque(maxlen=2)  # a peer may send more of them than were asked for
         self._websocket = websocket  # Any: its methods have no types
         self._max_size = max_size
         self._parts: bytearray | None = None
@@ -145,6 +149,8 @@ class Frames:
         elif frame.opcode == _PING:
             if self.wire.unsent <= MAX_UNSENT_PONGS:
                 self._send_quietly(lambda: self._websocket.pong(data))
+        elif frame.opcode == _PONG:
+            self.pongs.append(data)
         elif frame.opcode == _CLOSE:
             code = int.from_bytes(data[:2], "big") if data else NO_CODE
             self.ended = Ended(code, data[2:].decode("utf-8", "replace"))
@@ -194,6 +200,10 @@ class Frames:
     def send(self, text: str) -> None:
         """Send a text frame, now or as soon as the socket takes it. Raises OSError."""
         self._websocket.send(text)
+
+    def ping(self, data: bytes) -> None:
+        """Send a ping."""
+        self._send_quietly(lambda: self._websocket.ping(data))
 
     def close(self, code: int = 1000) -> None:
         """Say that we go. Not that it arrives: the socket may not take it."""

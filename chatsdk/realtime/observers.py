@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ..resilience.emitter import ends_the_program
+
 T = TypeVar("T")
 
 log = logging.getLogger("chatsdk.realtime")
@@ -79,7 +81,9 @@ class Observers(Generic[T]):
     def _call(self, observer: Callable[[T], object], what: T) -> None:
         try:
             observer(what)
-        except Exception:
+        except BaseException as error:
+            if ends_the_program(error):
+                raise
             if id(observer) not in self._blamed:
                 self._blamed.add(id(observer))
                 log.exception("an observer of the connection raised; it is still told, but not reported again")

@@ -10,8 +10,10 @@ of the client is known here: tokens, HTTP calls and events go through plain call
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import random as system_random
 from typing import Any, Literal, TypeAlias
 
@@ -26,7 +28,7 @@ from ..core.protocols.centrifugo import Centrifugo
 from ..core.protocols.outputs import Output, RealtimeProtocol
 from ..core.protocols.plain_json import PlainJson
 from ..core.protocols.states import ConnectionState
-from ..core.realtime_events import MessageReceived
+from ..core.realtime_events import MessageReceived, PollingChanged
 from ..core.tokens import Secret
 from ..resilience.circuits import Circuit
 from ..resilience.process_lock import ProcessLock
@@ -38,7 +40,8 @@ from .dial import DialSettings
 from .dispatch import Dispatch, Lane
 from .driven import Driven
 from .errands import Errands
-from .status import ConnectionMetrics
+from .pulse import Pulse
+from .status import ConnectionMetrics, with_polling
 from .subscription import ChannelLane
 from .subscriptions import Subscriptions
 
@@ -50,6 +53,8 @@ HEARTBEAT, HEARTBEAT_TIMEOUT = 30.0, 10.0
 
 OWN_STREAM = "user"
 """What a plain connection's frames of no conversation are filed under: they are for the user alone."""
+
+log = logging.getLogger("chatsdk.realtime")
 
 
 class Workshop:
@@ -129,6 +134,8 @@ class Realtime:
     heartbeat, heartbeat_timeout   seconds: of silence until the plain protocol asks (Centrifugo's server asks, as often
                     as it says); that an answer, or the server's next question, may be late
     on_connected    called in the reader thread each time the server has taken us; must not block
+    on_polling      called there with why there is no websocket when polling begins, and with "" when it has ended
+    pulse           told of heartbeats
     The rest is handed on: to `Connection` (url, headers, dial, reconnect, circuit, emit, max_message_bytes,
     open_timeout, close_timeout), and to `Subscriptions` (all others).
     """
@@ -148,6 +155,8 @@ class Realtime:
         heartbeat: float = HEARTBEAT,
         heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
         on_connected: Callable[[], object] | None = None,
+        on_polling: Callable[[str], object] = lambda _: None,
+        pulse: Pulse | None = None,
         emit: Callable[[Event], object] = lambda _: None,
         dial: DialSettings | None = None,
         reconnect: Sequence[Backoff] = RECONNECTS["forever"],
@@ -171,6 +180,8 @@ class Realtime:
         self._random = random
         self._heartbeat = heartbeat, heartbeat_timeout
         self._options = subscriptions
+        self._emit = emit
+        self._on_polling = on_polling
         self._changing = ProcessLock()
         self._begin()
         self.connection = Connection(
@@ -180,6 +191,8 @@ class Realtime:
             ws_token=None if ws_token is None else self._token,
             headers=headers,
             errand=self._errand,
+            meanwhile=self,
+            pulse=pulse,
             dial=dial,
             reconnect=reconnect,
             circuit=circuit,
@@ -210,6 +223,7 @@ class Realtime:
             claims=lambda: self._claims,
             stream_tokens=centrifugo,
             own_stream=None if centrifugo else OWN_STREAM,
+            polls=self._polls,
             clock=self._clock,
             random=self._random,
             **self._options,
@@ -221,7 +235,10 @@ class Realtime:
         if self._pid != os.getpid():
             with self._changing:
                 if self._pid != os.getpid():
+                    polling = self._subscriptions.polling.told
                     self._begin()
+                    if polling:  # the parent does
+                        self._on_polling("")
         return self._subscriptions
 
     # ---- what people ask for
@@ -260,8 +277,19 @@ class Realtime:
         return self.connection.watch(observer)
 
     def metrics(self) -> ConnectionMetrics:
-        """See `Connection.metrics`."""
-        return self.connection.metrics()
+        """See `Connection.metrics`, and how polling fares."""
+        polling = self.subscriptions.polling
+        return replace(self.connection.metrics(), polling=polling.told, polls=polling.polls)
+
+    @property
+    def polling(self) -> bool:
+        """Messages are fetched over HTTP, because the websocket cannot be had."""
+        return self.subscriptions.polling.told
+
+    @property
+    def status_text(self) -> str:
+        """A line for people: "Connected (45s)", "Reconnecting in 3s (attempt 2/10), messages are polled"."""
+        return with_polling(self.connection.status_text, self.polling)
 
     def states(self) -> dict[str, str]:
         """The state of each channel: waiting, subscribed, failed, ended."""
@@ -281,6 +309,24 @@ class Realtime:
 
     def _take(self, outputs: list[Output], now: float) -> None:
         self.subscriptions.take(outputs, now)
+
+    def work_without(self, now: float) -> float | None:
+        """See `session.Meanwhile`, as for the next one."""
+        return self.subscriptions.work_without(now)
+
+    def over(self) -> None:
+        """The connection was ended."""
+        self.subscriptions.over()
+
+    def _polls(self, polling: bool) -> None:
+        error, reason = self.connection.error, ""
+        if polling:
+            reason = "the websocket does not answer" if error is None else error.message
+            log.warning("the websocket cannot be had (%s): messages are polled over HTTP", reason)
+        else:
+            log.info("messages are not polled any more")
+        self._on_polling(reason)
+        self._emit(PollingChanged(user=self._user, polling=polling, reason=reason))
 
     def _token(self, force: bool) -> Secret | None:
         assert self._ws_token is not None

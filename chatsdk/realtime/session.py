@@ -3,7 +3,8 @@
 A turn of the loop: what is due, what other threads posted, then a wait for the socket, the next due time or a word from
 outside; then one read, and one batch to the listener. Only the reader thread is in here, so nothing is locked.
 
-`Send`, `Close` and the wish for the connection's own token are dealt with here; everything else goes to the listener.
+`Send`, `Close`, heartbeats and the wish for the connection's own token are dealt with here; everything else goes to
+the listener.
 After an `Opened`, the last that it hears is one `Close`, whoever caused that.
 """
 
@@ -12,13 +13,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..core.clock import Clock
-from ..core.protocols.outputs import Close, Opened, Output, RealtimeProtocol, Send, TokenWanted
+from ..core.protocols.outputs import Close, Heartbeat, Opened, Output, RealtimeProtocol, Send, TokenWanted
 from ..core.tokens import Secret
 from .frames import ABNORMAL, Ended, Frames
-from .waiting import FOREVER, Waiter, Waker
+from .pulse import Pulse
+from .waiting import FOREVER, LEAST_WAIT, Waiter, Waker
 
 MAX_UNSENT = 2**20
 """Bytes unsent from which on posted functions wait, because most of them send."""
@@ -29,10 +31,10 @@ SEND_TIMEOUT = 10.0
 LEAVE_TIMEOUT = 0.5
 """Seconds that a peer has to answer our close frame."""
 
-_LEAST_WAIT = 0.005
-"""Seconds, should a protocol stay due after it was called."""
+RECOVER_IN = 1.0
+"""Seconds until what raised is called again."""
 
-_OURS = frozenset((Send, Close, Opened, TokenWanted))
+_OURS = frozenset((Send, Close, Opened, TokenWanted, Heartbeat))
 
 log = logging.getLogger("chatsdk.realtime")
 
@@ -41,6 +43,18 @@ Posted: TypeAlias = "Callable[[RealtimeProtocol | None, float], Sequence[Output]
 time; what it returns is done like what `receive` returns."""
 
 Listener: TypeAlias = "Callable[[list[Output], float], object]"
+
+
+class Meanwhile(Protocol):
+    """What the reader thread has to do besides, while the server has not taken us."""
+
+    def work_without(self, now: float) -> float | None:
+        """Do what is due; when to be called again at the latest."""
+        ...
+
+    def over(self) -> None:
+        """The connection was ended or given up: there will be nothing to do until the next one."""
+        ...
 
 
 class Mail:
@@ -86,10 +100,28 @@ class Runner:
         """Tell the listener."""
         try:
             self._listener(outputs, now)
-        except Exception:
-            if not self._blamed:
-                self._blamed = True
-                log.exception("the listener of the connection raised; it is still told, but not reported again")
+        except Exception as error:
+            self._blame("the listener of the connection raised; it is still told, but not reported again", error)
+
+    def meanwhile(self, what: Meanwhile, now: float) -> float | None:
+        """What is to be done without a connection; when again."""
+        try:
+            return what.work_without(now)
+        except Exception as error:
+            self._blame("what is done without a connection raised; it goes on, but is not reported again", error)
+            return now + RECOVER_IN
+
+    def over(self, what: Meanwhile) -> None:
+        """The connection was ended."""
+        try:
+            what.over()
+        except Exception as error:
+            self._blame("what follows the end of a connection raised", error)
+
+    def _blame(self, text: str, error: Exception) -> None:
+        if not self._blamed:
+            self._blamed = True
+            log.error("%s", text, exc_info=error)
 
     @staticmethod
     def _run(functions: deque[Posted], protocol: RealtimeProtocol | None, now: float) -> list[Output]:
@@ -117,6 +149,7 @@ class Session:
         runner: Runner,
         waiter: Waiter,
         clock: Clock,
+        pulse: Pulse,
         opened: Callable[[], object],
         renew: Callable[[RealtimeProtocol, bool], object],
     ) -> None:
@@ -126,6 +159,7 @@ class Session:
         self._runner = runner
         self._waiter = waiter
         self._clock = clock
+        self._pulse = pulse
         self._opened = opened
         self._renew = renew
         self._end: Close | None = None
@@ -168,17 +202,26 @@ class Session:
         if due is not None and due <= now:
             self._obey(self._protocol.due(now), now)
             due = self._protocol.next_due()
-            due = None if due is None else max(due, now + _LEAST_WAIT)
+            due = None if due is None else max(due, now + LEAST_WAIT)
         if self._wire.unsent < MAX_UNSENT:
             is_open = self.opened_at is not None
             self._obey(self._runner.lasting(self._protocol if is_open else None, now), now)
             if is_open:
                 self._obey(self._runner.passing(self._protocol, now), now)
+                due = self._feel(now, due)
         until = self._limits(now, open_until, now + FOREVER if due is None else due)
         if self._end is None and self._frames.ended is None:
             self._wait(until)
         if self._frames.ended is not None and self._end is None:
             self._end = self._closed(self._frames.ended)
+
+    def _feel(self, now: float, due: float | None) -> float | None:
+        """Ping, if that is due; the sooner of `due` and the next time for it."""
+        ping = self._pulse.due(now)
+        if ping is not None:
+            self._frames.ping(ping)
+        next = self._pulse.next_due()
+        return due if next is None else next if due is None else min(due, next)
 
     def _wait(self, until: float) -> None:
         readable, writable = self._waiter.wait(self._wire.sock, self._wire.wants_to_write, until)
@@ -188,6 +231,8 @@ class Session:
             texts = self._frames.texts()
             now = self._clock.monotonic()
             self._protocol.heard(now)
+            while self._frames.pongs:
+                self._pulse.pong(self._frames.pongs.popleft(), now)
             self._receive(texts, now)
 
     def _receive(self, texts: list[str], now: float) -> None:
@@ -250,9 +295,12 @@ class Session:
             if output.stream is not None:
                 return False
             self._renew(self._protocol, output.refused)
+        elif isinstance(output, Heartbeat):
+            self._pulse.beat(output.latency, output.ok, now)
         elif isinstance(output, Opened):
             if self.opened_at is None:
                 self.opened_at = now
+                self._pulse.begin(now)
                 self._opened()
             return False
         return True

@@ -20,6 +20,8 @@ class ConnectionMetrics(Record):
     dropped_messages        those that were given up, because too many waited
     connection_duration_ms  how long it has been connected, 0 if it is not
     url                     of the server, without query
+    polling                 messages are fetched over HTTP meanwhile
+    polls                   how often a channel was asked for so
     """
 
     state: ConnectionState
@@ -29,6 +31,13 @@ class ConnectionMetrics(Record):
     dropped_messages: int
     connection_duration_ms: int
     url: str
+    polling: bool = False
+    polls: int = 0
+
+
+def with_polling(text: str, polling: bool) -> str:
+    """The line for people while messages are polled."""
+    return f"{text}, messages are polled" if polling else text
 
 
 def status_text(

@@ -11,10 +11,11 @@ Rules.
    server gives out, renewals first: they keep what there is.
 3. After a reconnect each channel goes on from its position: by the server's recovery, else by a backfill over HTTP.
    A backfill is tried again until it succeeds or is refused for good, which is a `Gap`.
-4. A channel that was quiet for a while is checked by seq: a server may be minutes late with what it publishes, or
-   never publish it (contract, 15.9). One check after the other, not all at once.
+4. A channel that was quiet for a while is checked by seq (`quiet`).
 5. A channel whose handlers fall behind is passed over until they are through, and then goes on from there.
 6. What a server refuses for good is a state, `failed` with an error; so is one channel too many for a connection.
+7. While there is no connection and HTTP works, channels are looked up over HTTP (`polling`). One that is, is subscribed
+   in the sense of its state: from there on nothing is missed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 from random import random as system_random
 from typing import Any, Protocol
 
@@ -48,24 +47,22 @@ from ..core.protocols.outputs import (
     TokenWanted,
     Unsubscribed,
 )
-from ..core.realtime_events import ListenerJoined, ListenerLeft, RealtimeEvent, SubscriptionStateChanged
+from ..core.realtime_events import ListenerJoined, ListenerLeft
 from ..core.tokens import Secret
+from .agenda import Agenda
 from .backfill import again_in
 from .catching_up import CatchingUp
 from .cursors import Cursors
 from .dispatch import Dispatch
 from .errands import Errands
+from .handover import Handover
+from .polling import INTERVAL, Polling
+from .quiet import QUIET, Quiet
 from .stream_tokens import A_MINUTE, LIFE, StreamTokens
 from .subscription import ENDED, FAILED, SUBSCRIBED, WAITING, ChannelLane, Step, Subscription, refusal, too_many
 
 CHANNELS = 128
 """Channels of one connection: Centrifugo's default."""
-
-QUIET = 60.0
-"""Seconds of silence after which a channel is checked (DESIGN 7)."""
-
-QUIET_PACE = 0.25
-"""Seconds between two such checks."""
 
 log = logging.getLogger("chatsdk.realtime")
 
@@ -86,7 +83,9 @@ class Subscriptions:
     own_stream     the stream of what is for the user alone, where the protocol hears it unasked
     listen_own     hear the user's own stream, where there is one
     limit          channels that a connection may carry
-    tokens_a_minute, token_life, quiet, hold, bound   numbers, see above and `core.ordering`
+    offline        whether the network is known to be away
+    polls          told when polling begins (True) and ends
+    tokens_a_minute, token_life, quiet, poll, hold, bound   numbers, see above, `polling` and `core.ordering`
     """
 
     def __init__(
@@ -103,20 +102,21 @@ class Subscriptions:
         stream_tokens: bool = True,
         own_stream: str | None = None,
         listen_own: bool = True,
+        offline: Callable[[], bool] = lambda: False,
+        polls: Callable[[bool], object] = lambda _: None,
         clock: Clock,
         random: Random = system_random,
         limit: int = CHANNELS,
         tokens_a_minute: int = A_MINUTE,
         token_life: float = LIFE,
         quiet: float | None = QUIET,
+        poll: float = INTERVAL,
         hold: float = HOLD,
         bound: int = BOUND,
     ) -> None:
         self._user = user
         self._backend = backend
-        self._post = post
         self._dispatch = dispatch
-        self._errands = errands
         self._cursors = cursors
         self._claims = claims
         self._stream_tokens = stream_tokens
@@ -125,23 +125,25 @@ class Subscriptions:
         self._clock = clock
         self._random = random
         self._limit = limit
-        self._quiet = quiet
+        self._quiet = Quiet(quiet)
         self._hold = hold
         self._bound = bound
         # shared with the threads of callers
         self._lock = threading.RLock()
         self._channels: dict[str, Subscription] = {}
-        self._inbox: deque[Callable[[float], object]] = deque()
+        self._agenda = Agenda(errands, lambda: post(self.work))
         # of the thread that reads
         self._open = False
         self._own: Subscription | None = None
         self._by_stream: dict[str, Subscription] = {}
         self._lanes: dict[str, ChannelLane] = {}  # of the last one that began, also if it is no more; by channel
         self._ready: deque[Subscription] = deque()
+        self._handover = Handover(user, dispatch, self._serve, self._settled)
+        self._touch, self._tell = self._handover.touch, self._handover.tell
         self._tokens = StreamTokens(
             lambda subscription: ask(backend.stream_token(user, subscription.stream)),
-            errand=self._errand,
-            later=self._at,
+            errand=self._agenda.errand,
+            later=self._agenda.at,
             granted=self._token_came,
             refused=self._token_refused,
             clock=clock,
@@ -149,24 +151,23 @@ class Subscriptions:
             a_minute=tokens_a_minute,
             life=token_life,
         )
+        self.polling = Polling(poll, random=random, offline=offline, changed=polls)
         self._catching_up = CatchingUp(
             user,
             backend,
             ask,
-            errand=self._errand,
-            later=self._at,
+            errand=self._agenda.errand,
+            later=self._agenda.at,
             touch=self._touch,
-            hand_over=self._hand_over,
+            hand_over=self._handover.flush,
             located=self._known,
+            answers=self._answers,
+            polling=self.polling,
             clock=clock,
             random=random,
         )
         self._sends: deque[Callable[[RealtimeProtocol, float], Iterable[Output]]] = deque()
-        self._later: list[tuple[float, int, Callable[[float], object]]] = []
-        self._number = count()
         self._uneasy: set[Subscription] = set()
-        self._touched: list[Subscription] = []
-        self._quiet_due: float | None = None
         self._prefix = ""
         self._said: set[str] = set()
         self.unknown = 0
@@ -196,9 +197,8 @@ class Subscriptions:
                 carried = sum(each.state in (WAITING, SUBSCRIBED) for each in self._channels.values())
                 self._channels[channel] = subscription
                 if carried >= self._limit:
-                    subscription.error, subscription.state = too_many(self._limit), FAILED
                     subscription.step = Step.DOWN
-                    self._dispatch.put([(subscription.lane, [self._told(subscription)])])
+                    self._handover.fail(subscription, too_many(self._limit), FAILED)
                 else:
                     subscription.step = Step.HELD
                     added.append(subscription)
@@ -232,8 +232,7 @@ class Subscriptions:
 
     def hand_in(self, function: Callable[[float], object]) -> None:
         """Have `function(now)` run in the thread that reads; where there is none, as soon as there is one."""
-        self._inbox.append(function)
-        self._post(self.work)
+        self._agenda.hand_in(function)
 
     def check_now(self) -> None:
         """Look now whether channels have something that was never published. From any thread."""
@@ -264,38 +263,35 @@ class Subscriptions:
                 pending.append(subscription)
             subscription.events.append(read(data, user, subscription.channel, offset, at))
         self._order(pending, now)
-        self._hand_over()
+        self._handover.flush()
 
     def next_due(self) -> float | None:
         """When to call `work`, at the latest."""
-        if not self._open:
-            return None
-        if self._inbox or self._sends or self._ready:
+        polling = self.polling
+        if not self._open and not polling:
+            return polling.begins
+        if self._open and (self._sends or self._ready):
             return float("-inf")
-        times = [due for each in self._uneasy if (due := each.order.next_due()) is not None]
-        if self._later:
-            times.append(self._later[0][0])
-        if self._quiet_due is not None:
-            times.append(self._quiet_due)
-        token_due = self._tokens.next_due()
-        if token_due is not None:
-            times.append(token_due)
-        return min(times, default=None)
+        times = [each.order.next_due() for each in self._uneasy if each.step is Step.HEARD]
+        times.append(self._agenda.next_due())
+        if polling:
+            times.append(polling.next_due(self._clock.monotonic()))
+        if self._open:
+            times += (self._quiet.due, self._tokens.next_due())
+        return min((each for each in times if each is not None), default=None)
 
     def work(self, protocol: RealtimeProtocol | None, now: float) -> list[Output]:
         """Everything that is due or was handed in; gives what is to be sent. `protocol`: None while the connection is
         not open."""
-        for _ in range(len(self._inbox)):
-            self._inbox.popleft()(now)
-        while self._later and self._later[0][0] <= now:
-            heappop(self._later)[2](now)
-        for each in list(self._uneasy):
+        self._agenda.work(now)
+        for each in [each for each in self._uneasy if each.step is Step.HEARD]:
             due = each.order.next_due()
             if due is not None and due <= now:
                 each.order.due(now, self._touch(each))
-        if self._quiet_due is not None and self._quiet_due <= now:
+        if self._open and self._quiet.due is not None and self._quiet.due <= now:
             self._check_the_quiet(now)
-        self._hand_over()
+        self._poll(now)
+        self._handover.flush()
         outputs: list[Output] = []
         if protocol is not None and self._open:
             while self._sends:  # first: one of them may leave a stream that is to be heard again
@@ -304,6 +300,21 @@ class Subscriptions:
                 outputs += self._ask_for(self._ready.popleft(), protocol, now)
             self._tokens.fetch(now)
         return outputs
+
+    def work_without(self, now: float) -> float | None:
+        """The same while the server has not taken us; when to be called again, at the latest."""
+        if not self._open:
+            self.polling.away(now)
+        self.work(None, now)
+        return self.next_due()
+
+    def over(self) -> None:
+        """The connection was ended, or given up."""
+        self.polling.over()
+        for each in self._carried():
+            each.step = Step.TOKEN if each.token_asked else Step.IDLE
+            self._tell(each, WAITING)
+        self._handover.flush()
 
     # ---- what came
 
@@ -325,7 +336,7 @@ class Subscriptions:
         if isinstance(output, Opened):
             self._opened(now)
         elif isinstance(output, Close):
-            self._closed()
+            self._closed(now)
         elif isinstance(output, Malformed):
             self.malformed += 1
             self._say("malformed", f"the realtime server sent {output.reason}; more of it is counted only")
@@ -356,14 +367,16 @@ class Subscriptions:
         self._sends.clear()
         self._by_stream.clear()
         self._ready.clear()
-        with self._lock:
-            carried = [each for each in self._channels.values() if each.step not in (Step.DOWN, Step.HELD)]
+        self.polling.here()
+        carried = self._carried()
         for each in (*self._own_subscription(claims), *carried):
             each.step = Step.TOKEN if each.token_asked else Step.IDLE
             self._ready.append(each)
-        if self._quiet is not None:
-            oldest = min((each.heard for each in carried if each.heard), default=now)
-            self._quiet_due = max(oldest + self._quiet, now + QUIET_PACE)
+        self._quiet.begin(carried, now)
+
+    def _carried(self) -> list[Subscription]:
+        with self._lock:
+            return [each for each in self._channels.values() if each.step not in (Step.DOWN, Step.HELD)]
 
     def _own_subscription(self, claims: Mapping[str, Any]) -> list[Subscription]:
         stream = self._own_stream or self._backend.user_stream(self._user, claims)
@@ -380,13 +393,15 @@ class Subscriptions:
             return []
         return [self._own]
 
-    def _closed(self) -> None:
+    def _closed(self, now: float) -> None:
         self._open = False
         for each in self._by_stream.values():
             if each.step is not Step.DOWN:
                 each.step = Step.TOKEN if each.token_asked else Step.IDLE
                 each.renewing = False
-                self._tell(each, WAITING)
+                if not self.polling.covers(each):
+                    self._tell(each, WAITING)
+        self.polling.lost(self._carried(), now)
 
     def _subscribed(self, output: Subscribed, now: float) -> None:
         subscription = self._by_stream.get(output.stream)
@@ -460,7 +475,10 @@ class Subscriptions:
         self._lanes[subscription.channel] = subscription.lane
         if subscription.step is Step.HELD:
             subscription.step = Step.IDLE
-            self._ready.append(subscription)
+            if self._open:
+                self._ready.append(subscription)
+            else:
+                self.polling.add(subscription, self._clock.monotonic())
 
     def _ask_for(self, subscription: Subscription, protocol: RealtimeProtocol, now: float) -> Iterable[Output]:
         """Subscribe, if there is a token."""
@@ -507,7 +525,7 @@ class Subscriptions:
         """Try later what failed for now."""
         subscription.failures += 1
         delay = again_in(ChatError(), subscription.failures, self._random())
-        self._at(now + delay, lambda _: self._ready.append(subscription))
+        self._agenda.at(now + delay, lambda _: self._ready.append(subscription))
 
     # ---- what an order wishes for
 
@@ -516,7 +534,7 @@ class Subscriptions:
             self._catching_up.fetch(subscription, wish)
         elif isinstance(wish, Locate):
             self._catching_up.locate(subscription)
-        else:
+        elif self._open:  # else it will be heard anew anyway
             self._sends.append(lambda protocol, now: self._hear_anew(subscription, protocol, now))
 
     def _hear_anew(self, subscription: Subscription, protocol: RealtimeProtocol, now: float) -> list[Output]:
@@ -531,18 +549,27 @@ class Subscriptions:
         if subscription.step is Step.HEARD:
             self._tell(subscription, SUBSCRIBED)
 
-    # ---- quiet channels, and those that fell behind
+    def _answers(self, subscription: Subscription) -> None:
+        """Over HTTP; the first time, it is known that this channel can be polled."""
+        if self.polling.answers(subscription):
+            subscription.order.unheard(self._touch(subscription))
+            self._tell(subscription, SUBSCRIBED)
+
+    # ---- channels that are not heard, that are quiet, and that fell behind
+
+    def _poll(self, now: float) -> None:
+        polling = self.polling
+        if polling.begins is not None and polling.begins <= now:
+            polling.begin(self._carried(), now)
+        for each in polling.due(now) if polling else ():
+            self._touch(each)
+            each.order.check(now)
 
     def _check_the_quiet(self, now: float) -> None:
-        assert self._quiet is not None
         heard = [each for each in self._by_stream.values() if each.step is Step.HEARD and each.order.ordered]
-        quiet = sorted((each for each in heard if each.heard + self._quiet <= now), key=lambda each: each.heard)
-        if quiet:
-            self._check(quiet[0], now)
-        if len(quiet) > 1:
-            self._quiet_due = now + QUIET_PACE
-        else:
-            self._quiet_due = min((each.heard for each in heard), default=now) + self._quiet
+        quiet = self._quiet.next(heard, now)
+        if quiet is not None:
+            self._check(quiet, now)
 
     def _check_all(self, now: float) -> None:
         for each in list(self._by_stream.values()):
@@ -557,94 +584,24 @@ class Subscriptions:
     def _resume(self, subscription: Subscription, now: float) -> None:
         if subscription.step is Step.DOWN:
             return
-        self._dispatch.resume(subscription.lane)
-        out = self._touch(subscription)
-        kept, subscription.kept = subscription.kept, []
-        out += kept
-        subscription.order.drained(now, out)
+        self._handover.resume(subscription, now)
+        self.polling.hurry(subscription, now)
 
     def _drained(self, subscription: Subscription) -> None:
         """Its handlers, which fell behind, are through. From any thread."""
         self.hand_in(lambda now: self._resume(subscription, now))
 
-    # ---- out
+    # ---- the end of a read
 
-    def _touch(self, subscription: Subscription) -> list[Delivery]:
-        """Where its deliveries of this read go."""
-        if not subscription.touched:
-            subscription.touched = True
-            subscription.before = subscription.order.mark()
-            self._touched.append(subscription)
-        return subscription.out
-
-    def _hand_over(self) -> None:
-        """All deliveries of this read to the handlers, at once."""
-        touched, self._touched = self._touched, []
-        if not touched:
-            return
-        batch = []
-        for each in touched:
-            out, each.out, each.touched = each.out, [], False
-            if out:
-                batch.append((each.lane, out))
-        for lane, refused in self._dispatch.put(batch) if batch else ():
-            assert isinstance(lane, ChannelLane)
-            out = next(put for mine, put in batch if mine is lane)
-            lane.owner.order.refused(refused, lane.owner.mark_of(len(out) - len(refused), out))
-            self._keep(lane.owner, refused)
-        for each in touched:
-            order = each.order
-            if order.wishes:
-                wishes, order.wishes = order.wishes, []
-                for wish in wishes:
-                    self._serve(each, wish)
-            if order.calm or each.step is Step.DOWN:
-                self._uneasy.discard(each)
-            else:
-                self._uneasy.add(each)
-
-    @staticmethod
-    def _keep(subscription: Subscription, refused: Sequence[Delivery]) -> None:
-        """What nobody brings again: states (the last one) and gaps (as many as there are, which are few)."""
-        for event, *_ in refused:
-            if isinstance(event, SubscriptionStateChanged):
-                subscription.kept = [each for each in subscription.kept if type(each[0]) is not type(event)]
-            if not isinstance(event, RealtimeEvent):
-                subscription.kept.append((event, None, None, ""))
-
-    def _tell(self, subscription: Subscription, state: str) -> None:
-        """It is in another state, and that is told in its place among its events."""
-        if subscription.state == state:
-            return
-        subscription.state = state
-        out = self._touch(subscription)
-        out.append(self._told(subscription))
-
-    def _told(self, subscription: Subscription) -> Delivery:
-        event = SubscriptionStateChanged(
-            user=self._user, channel=subscription.channel, state=subscription.state, error=subscription.error
-        )
-        if subscription.state is SUBSCRIBED and subscription.channel:
-            return (event, *subscription.order.mark())  # from here on nothing is missed, also after a crash
-        return event, None, None, ""
-
-    # ---- errands and times
-
-    def _errand(
-        self,
-        work: Callable[[], Any],
-        answered: Callable[[Any, float], object],
-        failed: Callable[[BaseException, float], object],
-    ) -> bool:
-        """Have `work` done elsewhere; what comes of it is told in the thread that reads."""
-        return self._errands.run(
-            work,
-            lambda answer: self.hand_in(lambda now: answered(answer, now)),
-            lambda error: self.hand_in(lambda now: failed(error, now)),
-        )
-
-    def _at(self, when: float, function: Callable[[float], object]) -> None:
-        heappush(self._later, (when, next(self._number), function))
+    def _settled(self, subscription: Subscription) -> None:
+        """What came of it is with the handlers."""
+        order, step = subscription.order, subscription.step
+        if order.calm or step is Step.DOWN:
+            self._uneasy.discard(subscription)
+        else:
+            self._uneasy.add(subscription)
+        if step is Step.DOWN or not order.ordered or (step is Step.HEARD and order.whole):
+            self.polling.drop(subscription)
 
     def _say(self, what: str, text: str) -> None:
         if what not in self._said:

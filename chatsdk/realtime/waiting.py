@@ -4,6 +4,8 @@ The reader thread waits for three things at once: its socket, a time, and a word
 last as a descriptor, so that one poll covers all. `Waiter` is one run of the connection: every wait of it, in whatever
 stage (name lookup, TCP, proxy, TLS, handshake, back-off, token), ends at once with `Stopped` when it is stopped from
 outside. Nobody else touches the socket, so nothing has to be locked, and no stage needs a way of its own to be ended.
+What the thread has to do besides (what others posted, what has become due) it does in all of those stages, `between`
+two waits: a peer that says nothing for seconds holds up nobody else.
 
 What can only be waited for by blocking (a name lookup, a token) runs in a helper thread that is left behind when the
 wait ends; it ends by itself.
@@ -25,6 +27,9 @@ T = TypeVar("T")
 
 FOREVER = 3600.0
 """Seconds that a wait without an end lasts; then its owner looks again."""
+
+LEAST_WAIT = 0.005
+"""Seconds, should something stay due after it was done."""
 
 Start = Callable[[Callable[[], None]], object]
 """Has a function run in another thread; False: it will not."""
@@ -138,12 +143,22 @@ class Question(Generic[T]):
             self._waker.wake()
 
 
-class Waiter:
-    """One run: from `connect` to whatever ends it. Only `stop` and `hurry` are for other threads."""
+def _nothing_else(_: float) -> float | None:
+    """For a run that has nothing to do besides."""
+    return None
 
-    def __init__(self, clock: Clock, waker: Waker) -> None:
+
+class Waiter:
+    """One run: from `connect` to whatever ends it. Only `stop` and `hurry` are for other threads.
+
+    between  called with the time before each wait that is not a session's own; does what is to be done, and says when
+             it wants to be called at the latest (None: at the next word)
+    """
+
+    def __init__(self, clock: Clock, waker: Waker, between: Callable[[float], float | None] = _nothing_else) -> None:
         self._clock = clock
         self._waker = waker
+        self._between = between
         self.stopped = False
         self._hurried = False
         self.leave_within = 0.0
@@ -177,10 +192,16 @@ class Waiter:
         self.check()
         return ready
 
+    def _wait(self, sock: socket.socket | None, write: bool, until: float) -> tuple[bool, bool]:
+        """`wait`, and whatever else is to be done meanwhile."""
+        now = self._clock.monotonic()
+        due = self._between(now)
+        return self.wait(sock, write, until if due is None else min(until, max(due, now + LEAST_WAIT)))
+
     def ready(self, sock: socket.socket, write: bool, until: float) -> None:
         """Until `sock` has something to read or, with `write`, takes something. Raises TimeoutError, Stopped."""
         while True:
-            readable, writable = self.wait(sock, write, until)
+            readable, writable = self._wait(sock, write, until)
             if readable or writable:  # a connect that failed is readable: the caller asks the socket
                 return
             if self._clock.monotonic() >= until:
@@ -190,11 +211,10 @@ class Waiter:
         """From now on `hurry` means the next `pause`."""
         self._hurried = False
 
-    def pause(self, until: float, between: Callable[[], object]) -> None:
-        """Until that time, or until somebody hurries. `between` is called after every word. Raises Stopped."""
+    def pause(self, until: float) -> None:
+        """Until that time, or until somebody hurries. Raises Stopped."""
         while not self._hurried and self._clock.monotonic() < until:
-            between()
-            self.wait(None, False, until)
+            self._wait(None, False, until)
 
     def ask(self, function: Callable[[], T], until: float, start: Start | None = None) -> T:
         """What `function` returns or raises; it runs in another thread. Raises TimeoutError, Stopped as well."""
@@ -209,5 +229,5 @@ class Waiter:
         while not question.done:
             if self._clock.monotonic() >= until:
                 raise TimeoutError("no answer in time")
-            self.wait(None, False, until)
+            self._wait(None, False, until)
         return question.result()

@@ -36,6 +36,7 @@ from ..core.events import CircuitStateChanged, Event
 from ..core.record import Record, record
 from ..core.settings import Settings
 from .circuit_rules import PRESETS, WEBSOCKET, CircuitRules
+from .deadline import is_over, nothing_sent
 from .system_clock import SystemClock
 
 T = TypeVar("T")
@@ -403,7 +404,10 @@ class Circuits:
         self[name].reset()
 
     def call(self, name: str, function: Callable[..., T], /, *args: Any, is_failure: Judge = every_error) -> T:
-        """Call `function(*args)` through the circuit of that name; see `Circuit.call`."""
+        """Call `function(*args)` through the circuit of that name; see `Circuit.call`. Where nothing is left of the
+        caller's deadline it is not called: ConnectTimeoutError, with the code "deadline"."""
+        if is_over():
+            raise nothing_sent()
         return self[name].call(function, *args, is_failure=is_failure)
 
     def open_names(self) -> list[str]:

@@ -1,8 +1,9 @@
 """Who hears which event.
 
 Handlers run in the thread where something happened, one after the other, parents' handlers too: a handler of `Event`
-hears everything. One that raises is logged once and isolated. `emit` takes no lock: the table of handlers is replaced
-as a whole, never changed, so telling nobody costs one look-up, and a handler may subscribe and unsubscribe.
+hears everything. One that raises is logged once and isolated; SystemExit and KeyboardInterrupt go on to the caller when
+all were told. `emit` takes no lock: the table of handlers is replaced as a whole, never changed, so telling nobody
+costs one look-up, and a handler may subscribe and unsubscribe.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Emitter:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Tell everybody who listens. Never raises for what a handler does."""
+        """Tell everybody who listens. Raises nothing that a handler does but SystemExit and KeyboardInterrupt."""
         cls = type(event)
         handlers = self._by_class.get(cls)
         if handlers is None:
@@ -61,11 +62,16 @@ class Emitter:
             return
         if not event.at:
             event = event.timed(self._clock.time())
+        leaving: BaseException | None = None
         for handler in handlers:
             try:
                 handler(event)
             except Exception as error:
                 self._blame(handler, event, error)
+            except BaseException as error:
+                leaving = leaving or error
+        if leaving is not None:
+            raise leaving
 
     def after_fork(self) -> None:
         """In a forked child: a lock that another thread held there would never be released."""
@@ -87,8 +93,18 @@ class Emitter:
         self._blamed.add(id(handler))
         name = getattr(handler, "__qualname__", repr(handler))
         log.error(
-            "handler %s raised on %s; it is still called, but not reported again", name, event.NAME, exc_info=error
+            "handler %s raised on %s; it is still called, but not reported again",
+            name,
+            event.NAME,
+            exc_info=error,
+            extra={"correlation_id": getattr(event, "correlation_id", "")},
         )
+
+
+def ends_the_program(error: BaseException) -> bool:
+    """A listener's SystemExit or KeyboardInterrupt, in the main thread. In any other it would end that thread only, and
+    with it what the thread is there for."""
+    return not isinstance(error, Exception) and threading.current_thread() is threading.main_thread()
 
 
 def _event_class(event: object) -> type[Event]:

@@ -11,8 +11,12 @@
     pending_sync_items           gauge      outbox messages that wait
     open_circuits                gauge      circuits that are not closed
 
-Other names may be used too; they are kept beside these. Thread-safe; a call costs two short turns of one lock. What
-happened lately (`recent`) is kept in slots of ten seconds, because health is judged by the last five minutes.
+Other names may be used too; they are kept beside these. Latencies and errors are also known by operation: of at most
+`OPERATIONS` of them, so that names made of ids, or by a stranger, never grow it; the rest is "other". What happened
+lately (`recent`) is kept in slots of ten seconds, because health is judged by the last five minutes. The errors
+themselves are in `failures`, what a log should say of them in `outages`.
+
+Thread-safe; a call costs two short turns of one lock.
 """
 
 from __future__ import annotations
@@ -21,10 +25,13 @@ import threading
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from ..core.clock import Clock
 from ..core.record import Record, record
+from .failures import Failure, Failures
+from .outages import Outages
 from .system_clock import SystemClock
 
 COUNTERS = (
@@ -43,6 +50,15 @@ BOUNDS_MS = (10.0, 50.0, 150.0, 300.0, 1000.0, 2000.0, 5000.0, 10000.0)
 
 SLOT = 10.0
 SLOTS = 30
+
+OPERATIONS = 64
+"""Operations that are told apart: three times as many as a backend has."""
+
+LONGEST_OPERATION = 64
+ERROR_KINDS = 256
+"""Pairs of an operation and an error's class that are counted apart."""
+
+OTHER = "other"
 
 
 @record(frozen=True, slots=True)
@@ -73,13 +89,43 @@ class Histogram:
         if value > self.greatest:
             self.greatest = value
 
+    def merge(self, other: Histogram) -> None:
+        """The values of another one, too."""
+        self.buckets = [ours + theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True)]
+        self.count += other.count
+        self.total += other.total
+        self.greatest = max(self.greatest, other.greatest)
+
+    def quantile(self, share: float) -> float | None:
+        """The value below which `share` (0 to 1) of them lie, None without values. An estimate: values are taken to be
+        spread evenly between the bounds of their bucket."""
+        if not self.count:
+            return None
+        wanted, below = share * self.count, 0
+        for number, (low, high) in zip(
+            self.buckets, pairwise((0.0, *BOUNDS_MS, max(self.greatest, BOUNDS_MS[-1]))), strict=True
+        ):
+            if number and below + number >= wanted:
+                high = min(high, self.greatest)
+                return low + max(0.0, high - low) * max(0.0, wanted - below) / number
+            below += number
+        return self.greatest
+
     def to_dict(self) -> dict[str, Any]:
-        """`{"count", "sum", "max", "buckets": {upper bound: how many up to it}}`."""
+        """`{"count", "sum", "max", "mean", "p50", "p95", "p99", "buckets": {upper bound: how many up to it}}`; mean and
+        percentiles are None without values, the percentiles estimates."""
         running, up_to = 0, {}
         for bound, number in zip((*BOUNDS_MS, float("inf")), self.buckets, strict=True):
             running += number
             up_to["+Inf" if bound == float("inf") else f"{bound:g}"] = running
-        return {"count": self.count, "sum": self.total, "max": self.greatest, "buckets": up_to}
+        return {
+            "count": self.count,
+            "sum": self.total,
+            "max": self.greatest,
+            "mean": self.total / self.count if self.count else None,
+            **{f"p{share}": self.quantile(share / 100) for share in (50, 95, 99)},
+            "buckets": up_to,
+        }
 
 
 class Metrics:
@@ -89,12 +135,14 @@ class Metrics:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._errors: Counter[str] = Counter()
+        self._errors: Counter[tuple[str, str]] = Counter()  # by operation and class
         self._gauges: dict[str, float] = dict.fromkeys(GAUGES, 0)
         self._sources: dict[str, Callable[[], float | None]] = {}
         self._active = 0
         self._latencies: dict[str, Histogram] = {name: Histogram() for name in LATENCIES}
-        self._request_latency = self._latencies["request_latency_ms"]
+        self._by_operation: dict[str, Histogram] = {}
+        self._failures = Failures()
+        self._outages = Outages()
         self._slots: deque[list[float]] = deque(maxlen=SLOTS)  # [number, calls, errors, ms]
         self.last_success: float | None = None
         """Monotonic time of the last good answer of this server."""
@@ -106,17 +154,21 @@ class Metrics:
         with self._lock:
             self._active += 1
 
-    def finish(self, ms: float | None, error: str | None = None) -> None:
+    def finish(self, ms: float | None, error: str | None = None, operation: str = OTHER) -> None:
         """A call ended after `ms` (None: nothing was asked of the server); `error`: its class name, if it failed."""
         now = self._clock.monotonic()
         with self._lock:
             self._active -= 1
             if error is not None:
                 self._counters["client_http_errors_total"] += 1
-                self._errors[error] += 1
+                kind = self._known(operation), error if _is_a_name(error) else OTHER
+                self._errors[kind if kind in self._errors or len(self._errors) < ERROR_KINDS else (OTHER, OTHER)] += 1
             if ms is None:
                 return
-            self._request_latency.add(ms)
+            histogram = self._by_operation.get(operation)
+            if histogram is None:
+                histogram = self._by_operation.setdefault(self._known(operation), Histogram())
+            histogram.add(ms)
             number = now // SLOT
             slots = self._slots
             if not slots or slots[-1][0] != number:
@@ -128,6 +180,40 @@ class Metrics:
                 self.last_success = now
             else:
                 slot[2] += 1
+
+    def failed(self, operation: str, error: BaseException, ms: float, correlation_id: str = "") -> str:
+        """A call failed after `ms`: it is remembered. Returns what a log should say of it now, mostly nothing: ""."""
+        with self._lock:
+            known = self._known(operation)
+            if isinstance(error, Exception):
+                self._failures.add(known, error, correlation_id, self._clock.time())
+            return self._outages.failed(known, error, ms, self._clock.monotonic())
+
+    def remember(self, operation: str, error: Exception, correlation_id: str = "") -> None:
+        """Something else failed, a probe: it is among the `errors`, and counts nowhere."""
+        with self._lock:
+            self._failures.add(self._known(operation), error, correlation_id, self._clock.time())
+
+    def answered(self, operation: str) -> str:
+        """A good answer came, which `failing` wants to hear of. Returns what a log should say now."""
+        with self._lock:
+            return self._outages.answered(self._known(operation), self._clock.monotonic())
+
+    @property
+    def failing(self) -> bool:
+        """Calls failed as they do in an outage, and its end was not seen yet."""
+        return self._outages.on
+
+    def _known(self, operation: str) -> str:
+        """The operation, as one of a bounded set. With the lock held."""
+        if operation in self._by_operation:
+            return operation
+        if len(self._by_operation) >= OPERATIONS or not 0 < len(operation) <= LONGEST_OPERATION:
+            return OTHER
+        if not operation.isprintable():
+            return OTHER
+        self._by_operation[operation] = Histogram()
+        return operation
 
     # ---- single figures
 
@@ -173,19 +259,42 @@ class Metrics:
         calls, errors, ms = (sum(slot[place] for slot in slots) for place in (1, 2, 3))
         return Recent(int(calls), int(errors), ms / calls if calls else 0.0)
 
+    def errors(self) -> tuple[Failure, ...]:
+        """The last errors by kind, the last one first; at most 50 kinds."""
+        with self._lock:
+            return self._failures.all()
+
     def snapshot(self) -> dict[str, Any]:
-        """Everything, JSON-able: counters and gauges by name, `client_http_errors_by_type`, and per histogram
-        `{"count", "sum", "max", "buckets"}`."""
+        """Everything, JSON-able: counters and gauges by name, per histogram `{"count", "sum", "max", "mean", "p50",
+        "p95", "p99", "buckets"}`, and by operation `request_latency_ms_by_operation` (such a histogram each),
+        `client_http_errors_by_operation` (`{operation: {class: count}}`) beside `client_http_errors_by_type`."""
         for name in list(self._sources):
             self._read(name)
         with self._lock:
+            latencies = {name: histogram.to_dict() for name, histogram in self._latencies.items()}
+            latencies["request_latency_ms"] = self._all_requests().to_dict()
+            by_type: Counter[str] = Counter()
+            by_operation: dict[str, dict[str, int]] = {}
+            for (operation, error), number in self._errors.items():
+                by_type[error] += number
+                by_operation.setdefault(operation, {})[error] = number
             return {
                 **self._counters,
-                "client_http_errors_by_type": dict(self._errors),
+                "client_http_errors_by_type": dict(by_type),
+                "client_http_errors_by_operation": by_operation,
                 **self._gauges,
                 "active_requests": self._active,
-                **{name: histogram.to_dict() for name, histogram in self._latencies.items()},
+                **latencies,
+                "request_latency_ms_by_operation": {
+                    name: histogram.to_dict() for name, histogram in self._by_operation.items() if histogram.count
+                },
             }
+
+    def _all_requests(self) -> Histogram:
+        found = Histogram()
+        for histogram in (self._latencies["request_latency_ms"], *self._by_operation.values()):
+            found.merge(histogram)
+        return found
 
     def _read(self, name: str) -> None:
         found = self._sources[name]()
@@ -196,3 +305,8 @@ class Metrics:
         """In a forked child: a lock that another thread held there would never be released; its calls are not ours."""
         self._lock = threading.Lock()
         self._active = 0
+
+
+def _is_a_name(error: str) -> bool:
+    """Of a class; one that is made while the program runs may be called anything."""
+    return len(error) <= LONGEST_OPERATION and error.isidentifier()

@@ -18,9 +18,13 @@ class ProcessLock:
     def __init__(self) -> None:
         self._locks: dict[int, threading.Lock] = {}
 
-    def __enter__(self) -> None:
+    def here(self) -> threading.Lock:
+        """This process's."""
         # setdefault is one step: of two threads that come at once, both get the same
-        self._locks.setdefault(os.getpid(), threading.Lock()).acquire()
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def __enter__(self) -> None:
+        self.here().acquire()
 
     def __exit__(self, *exc: object) -> None:
-        self._locks[os.getpid()].release()
+        self.here().release()

@@ -53,23 +53,38 @@ class Channels:
 
     def leave(self, channel: str | Channel) -> None:
         """Leave a channel."""
-        self._chat.call(self._chat._backend.leave_channel(self._chat.user, self._chat._channel_id(channel)))
+        call = self._chat._backend.leave_channel(self._chat.user, self._chat._channel_id(channel))
+        self._chat.call(call)
+        self._chat._parts.seen.left(call.request.user, call.request.channel)
 
 
 class PresenceResource:
-    """`chat.presence`."""
+    """`chat.presence`. It is an ornament, and goes without a word where the server has none to give: who is there is
+    then not known, and what is said is not heard. Mistakes (a wrong channel, a missing right) raise all the same."""
 
     def __init__(self, chat: ChatClient) -> None:
         self._chat = chat
 
     def get(self, channel: str | Channel, *, fresh: bool = False) -> Presence:
-        """Who of a channel is online."""
+        """Who of a channel is online. In an outage, or while the feature "presence" is off, an answer whose `known` is
+        False. Raises Forbidden, NotFound."""
         call = self._chat._backend.presence(self._chat.user, self._chat._channel_id(channel))
-        return self._chat.call(call, fresh=fresh)
+        return self._chat.features.run("presence", lambda: self._chat.call(call, fresh=fresh), _nobody_knows)
 
-    def set(self, online: bool) -> None:
-        """Say that this user is (not) here."""
-        self._chat.call(self._chat._backend.set_presence(self._chat.user, online))
+    def set(self, online: bool) -> bool:
+        """Say that this user is (not) here; True if the server heard it. In an outage it is False, and nobody says it
+        later: to be here lapses anyway, after five minutes without another word (contract, 8)."""
+        call = self._chat._backend.set_presence(self._chat.user, online)
+
+        def say() -> bool:
+            self._chat.call(call)
+            return True
+
+        return self._chat.features.run("presence", say, lambda: False)
+
+
+def _nobody_knows() -> Presence:
+    return Presence(known=False)
 
 
 class Users:

@@ -31,8 +31,14 @@ class ConnectionResource:
 
     @property
     def status_text(self) -> str:
-        """A line for people: "Connected (45s)", "Reconnecting in 3s (attempt 2/10)"."""
-        return self._realtime().connection.status_text
+        """A line for people: "Connected (45s)", "Reconnecting in 3s (attempt 2/10), messages are polled"."""
+        return self._realtime().status_text
+
+    @property
+    def polling(self) -> bool:
+        """The websocket cannot be had and HTTP works: messages are fetched over HTTP (setting `poll_interval`), the
+        same ones in the same order; edits, reactions, typing and the like do not come. Ends by itself."""
+        return self._realtime().polling
 
     @property
     def reconnect_in(self) -> float | None:
@@ -50,7 +56,8 @@ class ConnectionResource:
         return self._realtime().states()
 
     def metrics(self) -> ConnectionMetrics:
-        """state, connected, reconnects, queued_messages, dropped_messages, connection_duration_ms, url."""
+        """state, connected, reconnects, queued_messages, dropped_messages, connection_duration_ms, url, polling,
+        polls."""
         return self._realtime().metrics()
 
     def watch(self, observer: Callable[[ConnectionState], object]) -> Callable[[], None]:

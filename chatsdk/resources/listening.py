@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ..core.errors import ConnectionFailedError
 from ..core.events import Event
 from ..core.protocols.states import ConnectionState
+from ..resilience.deadline import clamp, is_over
 
 if TYPE_CHECKING:
     from ..realtime.realtime import Realtime
@@ -69,12 +70,17 @@ class _Mailbox:
     def take(self, timeout: float | None) -> Event | None:
         """The next event; None after `timeout` seconds, or when it is over. The last one is done with."""
         with self._changed:
-            self._done()
+            self._end_current()
             self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
             if self._closed or not self._waiting:
                 return None
             self._current = self._waiting.popleft()
             return self._current.event
+
+    def done(self) -> None:
+        """The last one is done with, and no other is asked for."""
+        with self._changed:
+            self._end_current()
 
     def close(self) -> None:
         """Let everybody go."""
@@ -89,7 +95,7 @@ class _Mailbox:
         self._waiting = deque()
         self._current = None
 
-    def _done(self) -> None:
+    def _end_current(self) -> None:
         if self._current is not None:
             self._current.done = True
             self._current = None
@@ -127,7 +133,10 @@ class EventStream(Generic[E]):
         return self
 
     def __next__(self) -> E:
-        event = self._mailbox.take(self._timeout)
+        if is_over():
+            self._mailbox.done()
+            raise StopIteration
+        event = self._mailbox.take(clamp(self._timeout))
         if event is None:
             raise StopIteration
         return event  # type: ignore[return-value]  # it is subscribed to events of that class
@@ -165,9 +174,9 @@ class Ending:
         """It has ended."""
         return self._happened.is_set()
 
-    def wait(self) -> None:
-        """Until it ends. Raises what ended it."""
-        self._happened.wait()
+    def wait(self, timeout: float | None = None) -> None:
+        """Until it ends, at most `timeout` seconds. Raises what ended it."""
+        self._happened.wait(timeout)
         if self._error is not None:
             raise self._error
 

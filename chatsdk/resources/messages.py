@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..core.errors import Forbidden, NotFound
 from ..core.exchange import Call
 from ..core.models import Attachment, Channel, Message, MessagePage, SearchPage
 from .receipt import Receipt
 
 if TYPE_CHECKING:
     from ..client import ChatClient
+    from ..offline.seen import Seen
+
+T = TypeVar("T")
 
 PAGE = 100
 """Messages asked for at once while paging; the server gives at most 200."""
@@ -76,7 +80,9 @@ class Messages:
 
     def _page(self, channel: str, fresh: bool, **where: str | int | None) -> MessagePage:
         call: Call[MessagePage] = self._chat._backend.list_messages(self._chat.user, channel, **where)  # type: ignore[arg-type]
-        return self._chat.call(call, fresh=fresh)
+        page = self._read(call, fresh)
+        self._saw(call, page.messages)
+        return page
 
     def _backward(self, channel: str, limit: int | None, fresh: bool) -> Iterator[Message]:
         given, before = 0, None
@@ -103,16 +109,22 @@ class Messages:
     def get(self, channel: str | Channel, message: str, *, fresh: bool = False) -> Message:
         """One message. Raises NotFound."""
         call = self._chat._backend.get_message(self._chat.user, self._chat._channel_id(channel), message)
-        return self._chat.call(call, fresh=fresh)
+        try:
+            found = self._read(call, fresh)
+        except NotFound:
+            self._seen.missing(self._chat.user, message)
+            raise
+        return self._saw(call, [found])[0]
 
     def edit(self, channel: str | Channel, message: str, text: str) -> Message:
         """Change the text of one's own message."""
         call = self._chat._backend.edit_message(self._chat.user, self._chat._channel_id(channel), message, text)
-        return self._chat.call(call)
+        return self._saw(call, [self._chat.call(call)])[0]
 
     def delete(self, channel: str | Channel, message: str) -> None:
         """Delete a message; doing it again does no harm."""
         self._chat.call(self._chat._backend.delete_message(self._chat.user, self._chat._channel_id(channel), message))
+        self._seen.deleted(self._chat.user, message)
 
     def react(self, channel: str | Channel, message: str, emoji: str) -> None:
         """Add a reaction; doing it again does no harm."""
@@ -129,7 +141,39 @@ class Messages:
     def search(
         self, query: str, *, channel: str | Channel | None = None, limit: int = 20, offset: int = 0, fresh: bool = False
     ) -> SearchPage:
-        """Messages that hold `query` (1 to 500 characters)."""
+        """Messages that hold `query` (1 to 500 characters), the newest first.
+
+        In an outage (no answer, 5xx, 429, an open circuit), and while the feature "search" is off, the answer comes
+        from the messages that this client has seen lately: those that hold all the words, in any case. Its `local` is
+        True then. Raises InvalidArgument and whatever is no outage, such as Forbidden.
+        """
+        user = self._chat.user
         where = None if channel is None else self._chat._channel_id(channel)
-        call = self._chat._backend.search(self._chat.user, query, channel=where, limit=limit, offset=offset)
-        return self._chat.call(call, fresh=fresh)
+        call = self._chat._backend.search(user, query, channel=where, limit=limit, offset=offset)
+
+        def ask() -> SearchPage:
+            page = self._chat.call(call, fresh=fresh)
+            self._seen.found(user, page.hits)
+            return page
+
+        def look() -> SearchPage:
+            return self._seen.search(user, query, channel=call.request.channel, limit=limit, offset=offset)
+
+        return self._chat.features.run("search", ask, look)
+
+    # ---- what was seen
+
+    @property
+    def _seen(self) -> Seen:
+        return self._chat._parts.seen
+
+    def _read(self, call: Call[T], fresh: bool) -> T:
+        try:
+            return self._chat.call(call, fresh=fresh)
+        except Forbidden:  # no member any more
+            self._seen.left(call.request.user, call.request.channel)
+            raise
+
+    def _saw(self, call: Call[Any], messages: Sequence[Message]) -> Sequence[Message]:
+        self._seen.add(call.request.user, messages, channel=call.request.channel)
+        return messages

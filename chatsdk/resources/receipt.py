@@ -92,8 +92,8 @@ class Receipt:
     # ---- waiting
 
     def wait(self, timeout: float | None = None) -> Receipt:
-        """Wait until it is SENT or DEAD, at most `timeout` seconds (None: for ever). Returns itself; never raises for
-        waiting too long."""
+        """Wait until it is SENT or DEAD, at most `timeout` seconds (None: for ever, or until a `deadline` around it is
+        over). Returns itself; never raises for waiting too long."""
         if self._row.state is State.QUEUED:
             self._row = self._outbox.wait(self.id, timeout) or self._row
         return self

@@ -12,18 +12,19 @@ from typing import Any
 
 from ..core.backend import Backend
 from ..core.clock import Clock
-from ..core.errors import InvalidMessage
+from ..core.errors import InvalidMessage, OutboxFullError, SettingsError, StorageError
 from ..core.exchange import Request
 from ..core.identity import message_key, uuid7
 from ..core.models import Attachment
 from ..core.settings import Settings
-from ..core.store import State
+from ..core.store import Put, State
 from ..outbox.outbox import Outbox
+from ..resilience.deadline import clamp
 from .receipt import Receipt
 
 
 class Sender:
-    """`send` for every user of one client."""
+    """`send` for every user of one client. trouble: told why nothing can be accepted, and "" when it can be again."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Sender:
         accept: Callable[[Request], Request],
         outbox: Callable[[], Outbox],
         receipt: Callable[..., Receipt],
+        trouble: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._backend = backend
@@ -40,6 +42,8 @@ class Sender:
         self._accept = accept
         self._outbox = outbox
         self._receipt = receipt
+        self._trouble = trouble
+        self._refusing = False
 
     def send(
         self,
@@ -64,9 +68,9 @@ class Sender:
         request = self._backend.send_message(
             user, channel, text, key=made, attachments=attachments, reply_to=reply_to, parent_id=parent_id
         ).replace(correlation_id=uuid7(now, os.urandom(10)))
-        outbox = self._outbox()
-        put = outbox.accept(self._accept(request), lifetime)
+        outbox, put = self._put(request, lifetime)
         receipt = self._receipt(put.row, outbox)
+        seconds = clamp(seconds)
         if seconds > 0 and put.row.state is State.QUEUED:
             if outbox.background:
                 if outbox.stuck(put.row.lane, wait=seconds, status=put.lane) is None:
@@ -77,6 +81,21 @@ class Sender:
         elif not outbox.background:
             outbox.leave_to_others()
         return receipt.raise_if_dead()
+
+    def _put(self, request: Request, ttl: float) -> tuple[Outbox, Put]:
+        """Accept it. Where the disk or the outbox takes nothing, that is said once, and once more when it does."""
+        try:
+            outbox = self._outbox()
+            put = outbox.accept(self._accept(request), ttl)
+        except (OutboxFullError, SettingsError, StorageError) as error:
+            if not self._refusing and error.code != "closed":
+                self._refusing = True
+                self._trouble(error.message or error.code)
+            raise
+        if self._refusing:
+            self._refusing = False
+            self._trouble("")
+        return outbox, put
 
     def _key(self, key: Any, user: str, channel: str) -> str:
         if not isinstance(key, str) or not key:

@@ -22,6 +22,7 @@ from chatsdk.auth.token_file import TokenFile
 from chatsdk.auth.token_text import parse
 from chatsdk.core.errors import SettingsError, TokenUnavailableError
 from chatsdk.core.tokens import Secret, Token, TokenRequest
+from chatsdk.resilience.deadline import bounded
 from chatsdk.resilience.system_clock import SystemClock
 
 ASK = TokenRequest("alice")
@@ -210,6 +211,14 @@ def test_command_that_hangs(script: str) -> None:
     began = time.monotonic()
     with pytest.raises(TokenUnavailableError, match=r"longer than 0\.2 s"):
         command(script, timeout=0.2).get(ASK, 0)
+    assert time.monotonic() - began < 5
+
+
+def test_command_in_a_callers_own_thread() -> None:
+    """It gets no more time than the caller has left; in a thread of ours it has its own."""
+    began = time.monotonic()
+    with bounded(0.2, SystemClock()), pytest.raises(TokenUnavailableError, match=r"longer than 0\.[12]"):
+        command("sleep 60", timeout=30).get(ASK, 0)
     assert time.monotonic() - began < 5
 
 

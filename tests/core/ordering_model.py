@@ -100,6 +100,7 @@ class Listener:
         self.order = order
         self.now = 0.0
         self.connected = False
+        self.polled = False
         self.wire: list[RealtimeEvent] = []
         self.questions: list[tuple[int, list[MessageReceived], int]] = []  # answers that are under way
         self.out: list[Delivery] = []
@@ -127,7 +128,24 @@ class Listener:
         self.after()
 
     def cut(self) -> None:
-        self.connected, self.wire = False, []
+        self.connected, self.wire, self.polled = False, [], False
+
+    def poll(self) -> None:
+        """Nothing is heard, and HTTP is asked."""
+        order = self.order
+        if order.seq is None:
+            self.start = self.server.seq  # it begins now
+        order.check(self.now)
+        if not self.polled:
+            self.polled = True
+            order.unheard(self.out)
+        self.after()
+
+    def forbid(self) -> None:
+        """The oldest question that is under way gets a no that is not believed."""
+        turn, _, _ = self.questions.pop(0)
+        self.order.unasked(turn, self.now, self.out)
+        self.after()
 
     def publish(self, at: int) -> None:
         event = self.server.publish(at)
@@ -248,7 +266,10 @@ class Listener:
 def play(listener: Listener, random: Random, steps: int) -> list[str]:
     """A random story; what came out wrong."""
     server = listener.server
-    listener.join()
+    if random.random() < 0.8:
+        listener.join()
+    else:
+        listener.poll()
     for _ in range(steps):
         move = random.random()
         if move < 0.35:
@@ -280,6 +301,11 @@ def play(listener: Listener, random: Random, steps: int) -> list[str]:
             if random.random() < 0.3:
                 server.reset()
             listener.join()
+        if not listener.connected and random.random() < 0.1:
+            if listener.questions and random.random() < 0.2:
+                listener.forbid()
+            else:
+                listener.poll()
         if listener.waiting() > 3 * 50 + 200:
             listener.wrong.append(f"{listener.waiting()} wait")
     listener.calm_down()

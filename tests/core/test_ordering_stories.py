@@ -20,13 +20,16 @@ BOUND = 20
 class Stories(RuleBasedStateMachine):
     """The rules of `ordering_model`, in any sequence."""
 
-    @initialize(recovery=st.booleans(), sent=st.integers(0, 3))
-    def begin(self, recovery: bool, sent: int) -> None:
+    @initialize(recovery=st.booleans(), blocked=st.booleans(), sent=st.integers(0, 3))
+    def begin(self, recovery: bool, blocked: bool, sent: int) -> None:
         self.server = Server(recovery=recovery)
         for _ in range(sent):
             self.server.send()
         self.listener = Listener(self.server, Order("bot", "c", bound=BOUND, window=300))
-        self.listener.join()
+        if blocked:
+            self.listener.poll()
+        else:
+            self.listener.join()
 
     @rule(kinds=st.lists(st.sampled_from(["new", "new", "reply", "typing"]), min_size=1, max_size=8))
     def send(self, kinds: list[str]) -> None:
@@ -75,6 +78,16 @@ class Stories(RuleBasedStateMachine):
         if reset:
             self.server.reset()
         self.listener.join()
+
+    @precondition(lambda self: not self.listener.connected)
+    @rule()
+    def poll(self) -> None:
+        self.listener.poll()
+
+    @precondition(lambda self: not self.listener.connected and self.listener.questions)
+    @rule()
+    def forbid(self) -> None:
+        self.listener.forbid()
 
     @precondition(lambda self: self.listener.questions)
     @rule()

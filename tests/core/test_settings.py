@@ -9,7 +9,8 @@ import pytest
 from chatsdk.core import backoff
 from chatsdk.core.errors import SettingsError
 from chatsdk.core.resolve import resolve
-from chatsdk.core.settings import CIRCUITS, PRESETS, ROWS, TABLE, TIMEOUTS, Setting, Settings, settings_table
+from chatsdk.core.settings import CIRCUITS, PRESETS, ROWS, TABLE, Setting, Settings, settings_table
+from chatsdk.core.timeouts import TIMEOUTS
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)

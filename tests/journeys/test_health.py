@@ -119,7 +119,7 @@ def test_it_is_quick_while_an_outbox_is_in_use(connect: Callable[..., ChatClient
     for number in range(1000):
         chat.send(f"{number % 100:08x}-0000-4000-8000-000000000000", "hello", wait=0)
     for _ in range(300):
-        chat._parts.network.sample(0.02)
+        chat._parts.condition.network.sample(0.02)
     chat.health()
     took = []
     for _ in range(200):

@@ -137,3 +137,47 @@ def test_memory_of_poison_is_bounded() -> None:
         bench.breaker(send(), Script(Response(status=200)))
         bench.fail(ServerError(status=500, retryable=True), send(key=f"k{number}"))
     assert len(bench.breaker._counted) == REMEMBERED  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded(), ConnectTimeoutError()], ids=name)
+@pytest.mark.parametrize(
+    ("left", "took", "timeout", "counts"),
+    [(0.3, 0.3, 10, 0), (0.99, 0.99, 10, 0), (1.0, 1.0, 10, 1), (5, 5, 10, 1), (0.3, 0.3, 0.4, 1), (8, 0.3, 10, 1)],
+    ids=str,
+)
+def test_an_impatient_caller_says_nothing_of_the_server(
+    error: ChatError, left: float, took: float, timeout: float, counts: int
+) -> None:
+    """A time-out counts if the try had a second, or half of what is usual here; and where it was not the deadline that
+    ended it (the time for connecting was over)."""
+    bench = Bench()
+    bench.client = Client(bench.clock, timeout=timeout)
+    bench.breaker = chatsdk_middleware(bench.client).call
+
+    def silence(request: Request) -> Response:
+        bench.clock.now += took
+        raise error
+
+    with pytest.raises(type(error)):
+        bench.breaker(send().replace(deadline=bench.clock.now + left), silence)
+    assert bench.client.circuits["api"].counts.failures == counts
+
+
+@pytest.mark.parametrize("operation", ["search", "presence.get", "presence.set"])
+def test_what_has_a_circuit_of_its_own(operation: str) -> None:
+    """A search engine or a presence service that is down does not stop messages; a server that is not there does."""
+    request = read(operation=operation)
+    own: list[ChatError] = [ServerError(status=status, retryable=True) for status in (500, 502, 503, 504)]
+    own += [DeadlineExceeded(), OutcomeUnknownError(), InvalidResponseError()]
+    for error in own:
+        bench = Bench()
+        for _ in range(10):
+            bench.fail(error, request)
+        assert bench.circuit.counts.failures == 0
+    for error in (NotSentError(), ConnectTimeoutError(), CaptivePortalError()):
+        bench = Bench()
+        bench.fail(error, request)
+        assert bench.circuit.counts.failures == 1
+    bench.circuit.force_open(60)
+    with pytest.raises(CircuitOpenError):
+        bench.breaker(request, Script())

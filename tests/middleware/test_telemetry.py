@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 
-from chatsdk.core.errors import CircuitOpenError, NotFound, NotSentError, ServerError
+from chatsdk.core.errors import CircuitOpenError, Forbidden, NotFound, NotSentError, ServerError
 from chatsdk.core.events import (
     CircuitStateChanged,
     MessageFailed,
@@ -111,7 +112,70 @@ def test_an_outage_is_two_lines(caplog: pytest.LogCaptureFixture) -> None:
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "NotSentError" in lines[0]
-    assert "after 2.0 s, 3 calls failed" in lines[1]
+    assert "after 2.0 s, 3 calls failed (1 operation: messages.send)" in lines[1]
+
+
+def test_sends_that_fail_while_reads_answer_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """What answers all the time does not end the outage of what fails, and the lines carry correlation ids."""
+    caplog.set_level(logging.INFO, logger="chatsdk")
+    telemetry, _, clock = make()
+    for _ in range(50):
+        clock.now += 1
+        with pytest.raises(ServerError):
+            telemetry(send(), Script(ServerError(status=503)))
+        telemetry(read(), Script(OK))
+    telemetry(send(), Script(OK))
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["messages.send", "the"]
+    assert all(record.correlation_id == "corr-1" for record in caplog.records)  # type: ignore[attr-defined]
+
+
+def test_thousands_that_fail_at_once_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Threads that meet in the same moment included."""
+    caplog.set_level(logging.INFO, logger="chatsdk")
+    telemetry, client, _ = make()
+    together = threading.Barrier(32)
+
+    def fail() -> None:
+        together.wait(10)
+        for _ in range(100):
+            with pytest.raises(NotSentError):
+                telemetry(read(), Script(NotSentError()))
+
+    threads = [threading.Thread(target=fail) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(caplog.records) == 1
+    telemetry(read(), Script(OK))
+    assert "3200 calls failed" in caplog.records[1].getMessage()
+    assert client.metrics.errors()[0].count == 3200
+
+
+def test_a_403_a_second_does_not_fill_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The first one, then one line a minute with their number; a 404 is an answer like any other."""
+    caplog.set_level(logging.INFO, logger="chatsdk")
+    telemetry, _, clock = make()
+    for _ in range(181):
+        clock.now += 1
+        for error in (Forbidden("canary", status=403), NotFound("canary", status=404)):
+            with pytest.raises(type(error)):
+                telemetry(read(), Script(error))
+    assert len(caplog.records) == 4
+    assert "60 more times" in caplog.records[1].getMessage()
+    assert "canary" not in caplog.text
+
+
+def test_the_last_errors_are_known_by_operation() -> None:
+    """With the call's correlation id; a Ctrl-C is none."""
+    telemetry, client, _ = make()
+    for error in (ServerError("busy", status=503), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            telemetry(send(), Script(error))
+    (failure,) = client.metrics.errors()
+    assert (failure.operation, failure.error, failure.status) == ("messages.send", "ServerError", 503)
+    assert failure.correlation_id == "corr-1"
+    assert client.metrics.snapshot()["client_http_errors_by_operation"]["messages.send"]["ServerError"] == 1
 
 
 def test_records_of_a_call_carry_its_id_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,6 +194,9 @@ def test_records_of_a_call_carry_its_id_and_no_secret(caplog: pytest.LogCaptureF
 
 def test_library_is_silent() -> None:
     """Nothing is printed by who did not ask for records: the logger has a handler that does nothing."""
+    from chatsdk import ChatClient
+
+    assert ChatClient is not None
     assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("chatsdk").handlers)
 
 

@@ -292,3 +292,22 @@ def test_a_change_is_reported_exactly_when_there_is_one(samples: list[float | No
         assert changed == (before != (estimate.quality, estimate.reason))
         if changed:
             assert estimate.old is before[0]
+
+
+def test_failures_of_one_moment_are_one_loss() -> None:
+    """Thirty tries were out when the machine fell asleep: one thing happened, not thirty. Those that go on failing are
+    counted, so that a network that is gone is known to be gone."""
+    estimate = Estimate(0.0)
+    for number in range(50):
+        estimate.answered(float(number), 0.02)
+    for number in range(30):
+        estimate.failed(50.0 + number / 100)
+    assert estimate.metrics(50.4).loss == pytest.approx(1 / 51)
+    assert estimate.quality != "OFFLINE"
+    estimate.answered(50.5, 0.02)
+    assert estimate.metrics(50.5).drops == 0
+    for number in range(30):
+        estimate.failed(60.0 + number / 10)
+    assert str(estimate.quality) == "OFFLINE"
+    estimate.answered(64.0, 0.02)
+    assert estimate.metrics(64.0).loss * estimate.metrics(64.0).samples <= 2

@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from chatsdk.core.errors import BadRequest, CircuitOpenError, Forbidden, NotSentError, RateLimited, ServerError
+from chatsdk.core.errors import (
+    BadRequest,
+    CircuitOpenError,
+    DeadlineExceeded,
+    Forbidden,
+    NotSentError,
+    RateLimited,
+    ServerError,
+)
 from chatsdk.core.events import CircuitStateChanged, Event
 from chatsdk.core.network_events import DegradationChanged, FeatureStateChanged
 from chatsdk.network.degradation import Feature, Level
 from chatsdk.network.features import MAX_FEATURES, RECHECK, Features
 from chatsdk.network.quality import Quality
 from chatsdk.resilience.circuits import Circuits
+from chatsdk.resilience.deadline import bounded
 from chatsdk.resilience.emitter import Emitter
 from chatsdk.resilience.metrics import Metrics
 from chatsdk.testing.clock import FakeClock
@@ -191,6 +200,23 @@ def test_what_works_offline_is_tried_offline(world: World) -> None:
     assert world.features.run("messages", lambda: "queued", lambda: "no") == "queued"
 
 
+@pytest.mark.parametrize(("left", "took", "counts"), [(0.3, 0.3, 0), (1.5, 1.5, 1), (60, 0.3, 1)], ids=str)
+def test_an_impatient_caller_switches_nothing_off(world: World, left: float, took: float, counts: int) -> None:
+    """A deadline that left the primary less than a second says nothing of the feature; the fallback runs all the same,
+    also where nothing is left."""
+
+    def slow() -> str:
+        world.clock.advance(took)
+        raise DeadlineExceeded
+
+    with bounded(left, world.clock):
+        assert world.features.run("search", slow, lambda: "instead") == "instead"
+    assert world.circuits.counts("search").failures == counts
+    with bounded(0, world.clock):
+        assert world.features.run("search", lambda: pytest.fail("called"), lambda: "instead") == "instead"
+    assert world.circuits.counts("search").failures == counts
+
+
 def test_somebody_says_that_a_feature_is_off(world: World) -> None:
     """And that it is there again."""
     world.features.report("messages", False, "the disk is full")
@@ -286,3 +312,41 @@ def test_many_threads(world: World) -> None:
     assert told[-1].available is world.features.is_available("presence")
     for before, after in pairwise(told):
         assert before.available is not after.available
+
+
+def test_what_only_another_try_can_tell(world: World) -> None:
+    """Who reports a feature off may ask for one call to go through now and then; it stays off until somebody says that
+    it is there again."""
+    world.features.report("messages", False, "the disk is full", recheck=True)
+    calls = []
+
+    def primary() -> str:
+        calls.append(1)
+        raise NotSentError("still full")
+
+    for _ in range(3):
+        for _ in range(10):
+            assert world.features.run("messages", primary, lambda: "kept") == "kept"
+        assert not world.features.is_available("messages")
+        world.clock.advance(RECHECK)
+    assert len(calls) == 2
+    assert world.features.is_available("messages")
+    assert world.features.states()["messages"] == "the disk is full"
+    world.features.report("messages", True)
+    assert world.features.run("messages", lambda: "sent", lambda: "kept") == "sent"
+    world.features.report("messages", False, "somebody pulled the plug")
+    world.clock.advance(RECHECK * 2)
+    assert not world.features.is_available("messages")
+
+
+def test_the_first_probe_that_comes_back_is_told(world: World) -> None:
+    """It moves no circuit yet, and who asks little will not close it soon; a page should not show the error until
+    then."""
+    for _ in range(5):
+        world.features.run("search", fails(ServerError("no", status=503)), lambda: "local")
+    assert world.features.ailing
+    world.clock.advance(30)
+    assert world.features.run("search", lambda: "found", lambda: "local") == "found"
+    assert world.circuits.state("search") == "half_open"
+    assert world.told()[-2:] == [("search", True, ""), ("moderate", "none", "")]
+    assert not world.features.ailing

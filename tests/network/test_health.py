@@ -66,6 +66,16 @@ def test_no_calls_have_no_latency() -> None:
     assert (health.status, health.reasons, health.latency_ms) == ("healthy", (), None)
 
 
+def test_polling_stands_in_for_the_websocket() -> None:
+    """Messages come: degraded, and said; without it the websocket's circuit is critical like any other."""
+    health = _judge(circuits=("websocket",), polling=True)
+    assert (health.status, health.polling) == (Status.DEGRADED, True)
+    assert health.reasons == ("the websocket cannot be had: messages are polled",)
+    assert health.open_circuits == ("websocket",)
+    assert _judge(circuits=("api", "websocket"), polling=True).status is Status.CRITICAL
+    assert _judge(circuits=("websocket",)).status is Status.CRITICAL
+
+
 def test_an_open_circuit_is_critical() -> None:
     """Whatever else holds; all that is wrong is named, the worst first."""
     health = _judge(errors=12, circuits=("search", "api"))

@@ -154,6 +154,32 @@ def test_one_that_raises_is_reported_once(clock: Steps, caplog: pytest.LogCaptur
         end()
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_one_that_wants_to_leave_stays(clock: Steps, error: type[BaseException]) -> None:
+    """In a thread of ours it would end only that, and nobody would hear of anything any more. In the caller's thread it
+    is granted, and then it does not watch."""
+    monitor, seen = make(clock), []
+
+    def leaves(metrics: NetworkMetrics) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise error("a listener that wants to leave")
+
+    ends = [monitor.watch(leaves), monitor.watch(lambda metrics: seen.append(metrics.quality))]
+    answer(monitor, clock)
+    lose(monitor, clock)
+    answer(monitor, clock)
+    eventually(lambda: seen == ["GOOD", "EXCELLENT", "OFFLINE", "POOR", "EXCELLENT"])
+    for end in ends:
+        end()
+
+    def leaves_at_once(metrics: NetworkMetrics) -> None:
+        raise error("at once")
+
+    with pytest.raises(error):
+        monitor.watch(leaves_at_once)
+    assert not monitor.watched
+
+
 def test_one_that_blocks_delays_no_sample(clock: Steps) -> None:
     """Calls go on, and what it missed is told when it is free again: the newest, in order."""
     monitor, free = make(clock), threading.Event()
@@ -419,6 +445,68 @@ def test_a_network_that_is_there_again_is_asked_at_once(clock: Steps, probes: Pr
     eventually(lambda: probes.count == 2)
     eventually(lambda: monitor.quality is not Quality.OFFLINE)
     end()
+
+
+def lose_probes(monitor: NetworkMonitor, clock: Steps, reason: str = "", count: int = 5) -> None:
+    """Probes find nobody, or somebody else."""
+    for _ in range(count):
+        clock.advance(10)
+        monitor.probed(None, False, 0, reason)
+
+
+@pytest.mark.parametrize("reason", ["", "captive_portal", "rewriting_proxy"])
+def test_probes_that_were_never_answered_say_nothing_where_calls_are(clock: Steps, reason: str) -> None:
+    """A health URL that is missing, slow or a page: not a sample, so an idle client goes by what its calls found."""
+    monitor = make(clock)
+    answer(monitor, clock)
+    before = monitor.metrics().samples
+    lose_probes(monitor, clock, reason)
+    assert (monitor.quality, monitor.metrics().samples) == ("EXCELLENT", before)
+
+
+@pytest.mark.parametrize(("reason", "named"), [("", "no_contact"), ("captive_portal", "captive_portal")])
+def test_probes_count_where_nothing_says_otherwise(clock: Steps, reason: str, named: str) -> None:
+    """Nobody was ever heard; or probes were answered before; or the network is another one since."""
+    unheard = make(clock)
+    lose_probes(unheard, clock, reason)
+    assert (unheard.quality, unheard.reason) == ("OFFLINE", named)
+    answered = make(clock)
+    answer(answered, clock)
+    clock.advance(10)
+    answered.probed(0.02)
+    lose_probes(answered, clock, reason)
+    assert (answered.quality, answered.reason) == ("OFFLINE", named)
+    moved = make(clock)
+    answer(moved, clock)
+    clock.advance(1)
+    moved.network(True)
+    lose_probes(moved, clock, reason)
+    assert (moved.quality, moved.reason) == ("OFFLINE", named)
+    eventually(lambda: threads() == [])
+
+
+def test_a_probe_without_a_connection_always_counts(clock: Steps) -> None:
+    """Whatever is wrong with the URL, somebody would have listened."""
+    monitor = make(clock)
+    answer(monitor, clock)
+    lose_probes(monitor, clock, "unreachable")
+    assert (monitor.quality, monitor.reason) == ("OFFLINE", "no_contact")
+    eventually(lambda: threads() == [])
+
+
+def test_probes_are_trusted_until_calls_say_otherwise_and_again_when_answered(clock: Steps) -> None:
+    """Answered, then pages while calls are answered: pages are no news. Answered again: pages are a portal's."""
+    monitor = make(clock)
+    answer(monitor, clock)
+    monitor.probed(0.02)
+    lose_probes(monitor, clock, "captive_portal", 1)
+    answer(monitor, clock, count=2)
+    lose_probes(monitor, clock, "captive_portal")
+    assert monitor.quality is not Quality.OFFLINE
+    monitor.probed(0.02)
+    lose_probes(monitor, clock, "captive_portal", 10)
+    assert (monitor.quality, monitor.reason) == ("OFFLINE", "captive_portal")
+    eventually(lambda: threads() == [])
 
 
 def test_closed_is_quiet(clock: Steps, probes: Probes) -> None:

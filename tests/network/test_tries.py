@@ -125,7 +125,7 @@ def test_silence_and_refusal_are_lost(transport: Transport) -> None:
     """A server that hangs up, and a port that nobody listens at."""
     assert _sample_of(transport) == [(None, False, 0, "")]
     closed = Transport("http://127.0.0.1:9", timeout=5)
-    assert _sample_of(closed) == [(None, False, 0, "")]
+    assert _sample_of(closed) == [(None, False, 0, "unreachable")]
     closed.close()
 
 
@@ -192,3 +192,13 @@ def test_a_captive_portal_is_named_by_the_monitor(transport: Transport, answers:
     for _ in range(3):
         run(read())
     assert monitor.quality == "EXCELLENT"
+
+
+@pytest.mark.parametrize(("late", "said"), [(0.5, 1), (40.0, 0)])
+def test_a_try_that_overslept_says_nothing(late: float, said: int) -> None:
+    """Its process was stopped, or the machine slept: it ended long after its deadline, and nobody had listened."""
+    times = iter([10.0, 15.0 + late])
+    samples = Samples()
+    run = observed(Script(DeadlineExceeded("silence")), samples, lambda: next(times))
+    assert raised(lambda: run(read(deadline=15.0))).code == "deadline"
+    assert len(samples) == said

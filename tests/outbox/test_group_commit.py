@@ -6,6 +6,7 @@ import dis
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -360,6 +361,95 @@ def test_the_lock_is_not_waited_for_without_end(file: File, lock: FileLock) -> N
     assert file.names() == []
 
 
+def test_who_has_less_patience_leaves(file: File, lock: FileLock) -> None:
+    """Beside a leader that waits for the file for long: an impatient operation is told in its own time that nothing
+    happened, also if it is behind others in the queue; patient ones go on to wait."""
+    commit = GroupCommit(file, lock, CLOCK, 30.0)
+    other = FileLock(lock._path, CLOCK)
+    script = (
+        "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT);"
+        "fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, other._path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        outcomes: dict[str, Any] = {}
+
+        def run(name: str, patience: float | None) -> None:
+            began = time.monotonic()
+            try:
+                commit.run(insert(name), patience)
+            except StorageError as error:
+                outcomes[name] = (error.code, time.monotonic() - began)
+            else:
+                outcomes[name] = "done"
+
+        patient = [threading.Thread(target=run, args=(name, None)) for name in ("a", "b")]
+        hasty = [threading.Thread(target=run, args=(f"hasty {limit}", limit)) for limit in (0.0, 0.1, 0.3)]
+        for thread in (*patient[:1], *hasty, *patient[1:]):
+            thread.start()
+            eventually(lambda: commit._leader is not None)
+        for thread in hasty:
+            thread.join(10)
+        assert {name: outcome[0] for name, outcome in outcomes.items()} == {
+            f"hasty {limit}": "locked" for limit in (0.0, 0.1, 0.3)
+        }
+        assert all(outcome[1] < 5 for outcome in outcomes.values())
+        holder.communicate(b"\n", timeout=10)
+    for thread in patient:
+        thread.join(10)
+    assert (outcomes["a"], outcomes["b"]) == ("done", "done")
+    assert sorted(file.names()) == ["a", "b"]
+
+
+def test_without_patience_it_is_still_tried(file: File, commit: GroupCommit) -> None:
+    """A lock that is free, or busy for a moment, is no reason to refuse."""
+    assert commit.run(insert("a"), 0.0) == "a"
+    held = commit.hold(1.0)
+    assert held is not None
+    threading.Timer(0.01, commit.resume, (held,)).start()
+    assert commit.run(insert("b"), 0.0) == "b"
+    assert file.names() == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_patient_and_hasty_ones_together(file: File, commit: GroupCommit, seed: int) -> None:
+    """What was said to have happened is there, and nothing else, whoever leaves when."""
+    chance = random.Random(seed)
+    told: list[str] = []
+    refused: list[str] = []
+
+    def work(names: list[tuple[str, float | None]]) -> None:
+        for name, patience in names:
+            try:
+                told.append(commit.run(insert(name), patience))
+            except StorageError:
+                refused.append(name)
+
+    threads = [
+        threading.Thread(
+            target=work,
+            args=([(f"{seed} {thread} {n}", chance.choice([None, 0.0, 0.001])) for n in range(40)],),
+        )
+        for thread in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        held = commit.hold(5.0)
+        time.sleep(chance.choice([0.0, 0.01, 0.06]))
+        if held is not None:
+            commit.resume(held)
+    for thread in threads:
+        thread.join(30)
+    assert sorted(file.names()) == sorted(told)
+    assert len(told) + len(refused) == 240
+    assert commit._leader is None
+    assert not commit._queue
+
+
 def test_hold_stands_still(file: File, commit: GroupCommit) -> None:
     """While it is held nothing is written; who waits goes on afterwards; a second holder waits in the queue."""
     held = commit.hold(1.0)
@@ -492,11 +582,11 @@ def sweep(tmp_path: Path, scene: Callable[[GroupCommit, Gathering, Company, Inte
             return where - 1
 
 
-def run_mine(commit: GroupCommit, interrupting: Interrupting) -> object:
+def run_mine(commit: GroupCommit, interrupting: Interrupting, patience: float | None = None) -> object:
     """Run an operation under interruption."""
     try:
         with interrupting:
-            mine = commit.run(insert("mine"))
+            mine = commit.run(insert("mine"), patience)
         assert not_synced(commit, mine) == []
         return mine
     except KeyboardInterrupt:
@@ -513,7 +603,8 @@ def test_an_interrupted_leader(tmp_path: Path) -> None:
     assert sweep(tmp_path, scene) > 40
 
 
-def test_an_interrupted_follower(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [None, 4.0])
+def test_an_interrupted_follower(tmp_path: Path, patience: float | None) -> None:
     """Ctrl-C anywhere in an operation that waits for another thread's batch, and leads the next one, freezes nobody."""
 
     def scene(commit: GroupCommit, lock: Gathering, company: Company, interrupting: Interrupting) -> object:
@@ -538,7 +629,7 @@ def test_an_interrupted_follower(tmp_path: Path) -> None:
 
         helper = threading.Thread(target=afterwards)
         helper.start()
-        outcome = run_mine(commit, interrupting)
+        outcome = run_mine(commit, interrupting, patience)
         helper.join(10)
         leave.set()
         return outcome

@@ -353,6 +353,8 @@ class StoreMachine(RuleBasedStateMachine):
         )
         assert stats.lanes == len(self.model.lanes)
         found = {row.id: row for row in self.store.list(Selection())}
+        waiting = [row for row in found.values() if row.state is State.QUEUED]
+        assert stats.oldest == (waiting[0].created_at if waiting else None)
         assert set(found) == set(self.model.rows)
         for id_, row in self.model.rows.items():
             assert (found[id_].key, found[id_].lane, found[id_].state) == (row.key, row.lane, row.state)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from chatsdk.core.errors import NotSentError
+from chatsdk.core.events import Event, MessageSent
 from chatsdk.core.exchange import Request, Response
 from chatsdk.core.store import State
 from chatsdk.outbox.store import SQLiteStore
@@ -80,5 +84,43 @@ def test_two_threads_never_have_one_lane() -> None:
     gates[3].set()
     second.join(10)
     world.run(5)
+    assert world.states()[State.SENT] == 3
+    world.judge()
+
+
+def test_the_clock_is_set_back_while_it_is_noted_that_the_circuit_is_open() -> None:
+    """Between what the circuit says and the commit lies a moment; an hour in it must not be an hour's wait."""
+    world = World()
+    world.circuits["api"].force_open(2.0)
+    row = world.put()
+    park = world.store.park
+
+    def slow_park(*given: Any) -> None:
+        park(*given)
+        world.clock.set_time(world.clock.time() - 3600)
+
+    world.store.park = slow_park
+    world.turn()
+    assert 0 < world.worker.held <= 2.0
+    world.store.park = park
+    world.clock.advance(2.0)
+    assert world.worker.held == 0
+    assert world.row(row).state is State.QUEUED
+
+
+def test_a_handler_wants_to_leave_when_the_message_is_delivered() -> None:
+    """In the caller's thread, right after the commit: the lane is given back, and the rest goes out."""
+    wishes = [KeyboardInterrupt()]
+
+    def emit(event: Event) -> None:
+        if isinstance(event, MessageSent) and wishes:
+            raise wishes.pop()
+
+    world = World(emit=emit)
+    rows = [world.put() for _ in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        world.turn()
+    assert world.row(rows[0]).state is State.SENT
+    world.drain()
     assert world.states()[State.SENT] == 3
     world.judge()

@@ -13,6 +13,7 @@ from chatsdk.core.events import Event
 from chatsdk.core.exchange import Call, Request, Response, status_error
 from chatsdk.core.identity import uuid7
 from chatsdk.core.models import Health, Message
+from chatsdk.core.settings import Settings
 from chatsdk.core.store import Entry, Row, State, Stats
 from chatsdk.middleware.breaker import Breaker
 from chatsdk.outbox.worker import Turn, Worker
@@ -127,7 +128,7 @@ class FakeServer:
 
 def through_the_breaker(send: Callable[[Request], Response], circuits: Circuits) -> Callable[[Request], Response]:
     """The pipeline as far as delivery in an outage is concerned: the circuit around every try."""
-    client: Any = SimpleNamespace(circuits=circuits)
+    client: Any = SimpleNamespace(circuits=circuits, clock=circuits._clock, settings=Settings())
     layer = Breaker(client)
     return lambda request: layer(request, send)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import responses
 
 from chatsdk.core.errors import (
     CaptivePortalError,
+    ConnectTimeoutError,
     InvalidResponseError,
     NotSentError,
     OutcomeUnknownError,
@@ -45,7 +47,8 @@ def headers_of(request: bytes) -> dict[str, str]:
 
 
 def test_request_on_the_wire(serve: Serve, connect: Connect) -> None:
-    """Method, path, query, JSON and headers are what the request says; the correlation id is X-Request-ID."""
+    """Method, path, query, JSON and headers are what the request says; the correlation id is X-Request-ID, and what is
+    left of its time X-Request-Timeout."""
     server = serve(always(http(b'{"id": "1"}', "201 Created", {"X-Request-ID": "srv-1"})))
     transport = connect(server.url + "/below/", user_agent="chatsdk/test")
     request = send(query={"a": "ä b"}, body={"text": "grüß 🎉"}).with_headers({"Authorization": "Bearer t"})
@@ -55,7 +58,9 @@ def test_request_on_the_wire(serve: Serve, connect: Connect) -> None:
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[0] == b"POST /below/api/channels/c/messages?a=%C3%A4+b HTTP/1.1"
     assert json.loads(body) == {"text": "grüß 🎉"}
-    assert headers_of(server.requests[0]) == {
+    headers = headers_of(server.requests[0])
+    assert 9.0 < float(headers.pop("x-request-timeout")) <= 10.0
+    assert headers == {
         "host": f"127.0.0.1:{server.port}",
         "user-agent": "chatsdk/test",
         "accept": "application/json",
@@ -209,6 +214,28 @@ def test_connection_is_reused(serve: Serve, connect: Connect) -> None:
     assert server.connections == 1
 
 
+def test_connections_that_were_opened_together_are_all_reused(serve: Serve, connect: Connect) -> None:
+    """Also those that were opened before the first answer came."""
+    together = threading.Barrier(2)
+
+    def behave(peer: Peer) -> None:
+        assert peer.request()
+        together.wait(10)
+        peer.say(http(b"{}"))
+        while peer.request():
+            peer.say(http(b"{}"))
+
+    server = serve(behave)
+    transport = connect(server.url)
+    for _ in range(2):
+        threads = [threading.Thread(target=transport, args=(read(),)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert server.connections == 2
+
+
 def dies_when_reused(peer: Peer) -> None:
     """The first connection answers once, and resets when the next request has arrived: the race of a keep-alive."""
     peer.request()
@@ -352,6 +379,73 @@ def test_forked_child_drops_the_parents_connections(serve: Serve, connect: Conne
     assert server.connections == 2
     transport(read())
     assert server.connections == 2
+
+
+# ---- what is left
+
+
+def lefts(server: RawServer) -> list[float]:
+    return [float(headers_of(request)["x-request-timeout"]) for request in server.requests]
+
+
+def test_each_exchange_says_what_is_left_then(serve: Serve, connect: Connect) -> None:
+    """A redirect that is followed, and a dead connection that is replaced, took their time: it is subtracted."""
+
+    def behave(peer: Peer) -> None:
+        peer.request()
+        peer.say(http())
+        if peer.number == 1:
+            peer.request()
+            peer.server.stopped.wait(0.1)
+            peer.reset()
+            return
+        peer.request()
+        peer.server.stopped.wait(0.1)
+        peer.say(http(b"", "303 See Other", {"Location": "/x"}))
+        peer.request()
+        peer.say(http())
+
+    server = serve(behave)
+    transport = connect(server)
+    now = transport._clock.monotonic()
+    transport(read(deadline=now + 5))
+    transport(read(deadline=now + 5))  # on the connection that dies
+    transport(edit(method="POST", deadline=now + 5))
+    first, dying, replaced, moved, followed = lefts(server)
+    assert 4 < first <= 5
+    assert dying - replaced >= 0.09
+    assert moved - followed >= 0.09
+    assert followed > 3
+
+
+def test_a_plugins_own_word_for_it_does_not_count(serve: Serve, connect: Connect) -> None:
+    """What the transport keeps to is what the server is told."""
+    server = serve(always(http()))
+    connect(server)(read(headers={"X-Request-Timeout": "-1"}))
+    assert lefts(server)[0] > 0
+    assert server.requests[0].lower().count(b"x-request-timeout") == 1
+
+
+def test_nothing_leaves_without_time(serve: Serve, connect: Connect) -> None:
+    """A request whose deadline is over is not sent, by a code of its own."""
+    server = serve(always(http()))
+    transport = connect(server)
+    transport(read())
+    for late in (0.0, 5.0):
+        error = raised(lambda late=late: transport(read(deadline=transport._clock.monotonic() - late)))  # type: ignore[misc]
+        assert (type(error), error.code) == (ConnectTimeoutError, "deadline")
+    assert len(server.requests) == 1
+
+
+def test_a_requests_own_time_for_connecting(connect: Connect) -> None:
+    """It counts in place of the transport's."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.socket() as filler:
+        filler.connect(full.getsockname())
+        transport = connect(f"http://127.0.0.1:{full.getsockname()[1]}", connect_timeout=30)
+        began = time.monotonic()
+        error = raised(lambda: transport(read(connect_timeout=0.2)))
+        assert type(error) is ConnectTimeoutError
+        assert 0.15 < time.monotonic() - began < 5
 
 
 # ---- redirects

@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from chatsdk.devserver.process import DevServer
+
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*_cache")
@@ -30,12 +32,17 @@ LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*_c
 PROGRAM = """
 import json, sys, warnings
 warnings.simplefilter("error")
+from importlib.metadata import entry_points
 from chatsdk import ChatClient
-chat = ChatClient("http://127.0.0.1:1", "token", user="alice", state_dir=sys.argv[1])
-chat.plugins()
+url, token, channel, folder = sys.argv[1:]
+with ChatClient(url, token, user="alice", state_dir=f"{folder}/state") as chat:
+    receipt = chat.send(channel, "hello", wait=20)
+    plugins = chat.plugins()
 print(json.dumps({
-    "plugins": [{**facts, "version": ""} if facts["built_in"] else facts for facts in chat.plugins()],
+    "sent": [receipt.state, receipt.attempts],
+    "plugins": [{**facts, "version": ""} if facts["built_in"] else facts for facts in plugins],
     "modules": sorted(name for name in sys.modules if name.startswith("chatsdk_")),
+    "points": sorted(point.name for point in entry_points(group="chatsdk")),
 }))
 """
 
@@ -67,13 +74,23 @@ class Installed:
 
     def pip(self, *arguments: str | Path) -> None:
         """Run pip for that environment."""
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            self.python,
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         done = self.run(*pip, *arguments, cwd=self.site)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def chatsdk_says(self, folder: Path) -> dict[str, Any]:
-        """What a client says of its plugins."""
-        done = self.run(self.python, "-c", PROGRAM, folder / "state", cwd=folder)
+    def chatsdk_says(self, server: DevServer, folder: Path) -> dict[str, Any]:
+        """What a client says of its plugins, which sent a message that was refused once."""
+        server.faults("status", operation="send", status=503, times=1)
+        facts = [server.url, server.tokens["alice"], server.channel_id, str(folder)]
+        done = self.run(self.python, "-c", PROGRAM, *facts, cwd=folder)
         assert done.returncode == 0, done.stderr
         said: dict[str, Any] = json.loads(done.stdout)
         return said
@@ -110,10 +127,12 @@ def test_there_are_plugins() -> None:
         assert (folder / "README.md").read_text(encoding="utf-8").startswith(f"# {folder.name}\n")
 
 
-def test_found_by_its_entry_point(installed: Installed, tmp_path: Path) -> None:
-    """A client lists it by its entry point's name, with its hooks, and has no complaint."""
-    said = installed.chatsdk_says(tmp_path)
+def test_found_by_its_entry_point(installed: Installed, devserver: DevServer, tmp_path: Path) -> None:
+    """A client lists it by its entry point's name, with its hooks, and has no complaint; its messages arrive."""
+    said = installed.chatsdk_says(devserver, tmp_path)
     (name,) = installed.project["entry-points"]["chatsdk"]
+    assert name in said["points"]
+    assert said["sent"] == ["SENT", 2]
     (facts,) = (each for each in said["plugins"] if not each["built_in"])
     assert (facts["name"], facts["distribution"], facts["error"]) == (name, installed.project["name"], "")
     assert facts["version"] == installed.project["version"]
@@ -124,17 +143,28 @@ def test_its_own_tests_pass(installed: Installed, tmp_path: Path) -> None:
     """Its test suite, run as its author would, over what was installed; nothing is skipped."""
     shutil.copytree(installed.folder / "tests", tmp_path / "tests", ignore=LEFT_BEHIND)
     shutil.copy(installed.folder / "pyproject.toml", tmp_path)
-    pytest_ = [installed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "temp"]
+    pytest_: list[str | Path] = [
+        installed.python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        tmp_path / "temp",
+    ]
     done = installed.run(*pytest_, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d+ passed in", done.stdout, re.MULTILINE), done.stdout
 
 
-def test_uninstalled_without_a_trace(installed: Installed, tmp_path: Path) -> None:
-    """Afterwards no file of it is left, and a client has the built-in plugins and imports nothing of it. (The last test
-    of this file: it takes away what the others use.)"""
+def test_uninstalled_without_a_trace(installed: Installed, devserver: DevServer, tmp_path: Path) -> None:
+    """Afterwards no file and no entry point of it is left; a client has the built-in plugins, imports nothing of it,
+    and its messages arrive. (The last test of this file: it takes away what the others use.)"""
     installed.pip("uninstall", "--yes", installed.project["name"])
     assert installed.files() == installed.clean
-    said = installed.chatsdk_says(tmp_path)
+    said = installed.chatsdk_says(devserver, tmp_path)
+    assert not set(said["points"]) & set(installed.project["entry-points"]["chatsdk"])
+    assert said["sent"] == ["SENT", 2]
     assert [each["name"] for each in said["plugins"] if not each["built_in"]] == []
     assert said["modules"] == []

@@ -283,7 +283,10 @@ class Stage:
             due = self.subscriptions.next_due()
             if self.posted or (due is not None and due <= self.clock.now):
                 self.posted.clear()
-                self.subscriptions.work(self.protocol if self.connected else None, self.clock.now)  # type: ignore[arg-type]
+                if self.connected:
+                    self.subscriptions.work(self.protocol, self.clock.now)  # type: ignore[arg-type]
+                else:
+                    self.subscriptions.work_without(self.clock.now)
             elif errands and self.errands.waiting:
                 self.errands.waiting.popleft()()
             else:
@@ -303,8 +306,14 @@ class Stage:
         self.take(Opened("c"))
 
     def lose(self) -> None:
-        self.take(Close(1006, "gone"))
         self.connected = False
+        self.take(Close(1006, "gone"))
+
+    def begin_blocked(self, channel: str, *seqs: int, **options: Any) -> None:
+        """A channel with so many messages in it, wanted while no websocket can be had."""
+        self.chat.send(channel, *seqs)
+        self.subscriptions.subscribe(channel, **options)
+        self.settle()
 
     def join(self, channel: str, *, offset: int | None = None, epoch: str = "e", recovered: bool = False) -> None:
         """The server's yes to the last wish for that channel."""

@@ -17,5 +17,7 @@ def send(chat: ChatClient) -> None:
 def others(chat: ChatClient) -> None:
     chat.messages.list("general", limit="all")  # E: arg-type
     chat.as_user(5)  # E: arg-type
+    chat.deadline("slow")  # E: arg-type
+    chat.deadline(None)  # E: arg-type
     ChatClient(url=5)  # E: arg-type
     ChatClient(token_provider="t")  # E: arg-type

@@ -44,6 +44,12 @@ def every_way_to_send(chat: ChatClient, channel: Channel, seen: Message) -> None
     chat.messages.send("general", "text", wait=None)
 
 
+def in_time(chat: ChatClient, channel: str) -> None:
+    with chat.deadline(2.0) as deadline, chat.deadline("quick"):
+        assert_type(deadline.remaining(), float)
+        assert_type(chat.channels.get(channel), Channel)
+
+
 def reading(chat: ChatClient, channel: str) -> None:
     for message in chat.messages.list(channel, limit=200):
         assert_type(message, Message)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Mapping
 
 import click
 
 from ...core.errors import SettingsError
+from ...core.resolve import resolve
+from ...core.settings import ROWS
+from ...resilience.log_lines import show_records
 from .. import exits, output
-from ..options import log_to_stderr
 
 PORT = 5500
 
@@ -39,7 +42,7 @@ def command(host: str, port: int, data: str, rate_limits: bool, allow_remote: bo
         for text in _greeting(ready.url, ready.tokens, ready.ws_tokens, ready.channel_id):
             output.line(text)
 
-    log_to_stderr("WARNING")  # such as the one that comes with --allow-remote
+    show_records(_log_level())
     for number in (signal.SIGINT, signal.SIGTERM):
         # The server catches these, ends in good order, and raises them again; to end is no failure here.
         signal.signal(number, _nothing)
@@ -53,6 +56,13 @@ def command(host: str, port: int, data: str, rate_limits: bool, allow_remote: bo
     except (DataFileError, OSError) as error:
         raise SettingsError(f"the server can't start: {error}", hint="another --port or --data may help") from None
     return exits.OK
+
+
+def _log_level() -> str:
+    """What CHATSDK_LOG says, else warnings, such as the one that comes with --allow-remote. No other setting is looked
+    at: a server needs none, and wrong ones must not stop it. Raises SettingsError."""
+    name = ROWS["log"].environ
+    return resolve({}, {name: os.environ.get(name, "")}).log or "warning"
 
 
 def _nothing(*_: object) -> None:

@@ -34,6 +34,7 @@ from .centrifugo_streams import About, Step, Streams, Wish
 from .decode import MAX_FRAME, decode, pieces
 from .outputs import (
     Close,
+    Heartbeat,
     Joined,
     Left,
     Malformed,
@@ -139,7 +140,7 @@ class Centrifugo:
             elif asked.about is None or self._streams.is_heard(asked.about):
                 self._renewals.unclear(_name(asked.about), now)
         if self._silence is not None and now >= self._heard + self._silence:
-            return [*outputs, self._over(Close(0, "no ping from the server"))]
+            return [*outputs, Heartbeat(None, ok=False), self._over(Close(0, "no ping from the server"))]
         outputs += self._renewals.due(now)
         return outputs
 
@@ -244,8 +245,10 @@ class Centrifugo:
         if not isinstance(message, dict):
             return "a message that is no object"
         if not message:
-            if self._pong and self._phase is _Phase.OPEN:
-                outputs.append(Send("{}"))
+            if self._phase is _Phase.OPEN:
+                outputs.append(Heartbeat(None))
+                if self._pong:
+                    outputs.append(Send("{}"))
             return ""
         if "push" in message:
             return self._push(message["push"], now, outputs)

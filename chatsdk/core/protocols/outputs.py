@@ -59,6 +59,14 @@ class TokenWanted(NamedTuple):
     refused: bool = False
 
 
+class Heartbeat(NamedTuple):
+    """What a heartbeat says of the network: `latency`, seconds until the answer to a ping of ours, None: not known
+    (the server pinged). `ok` False: what was due did not come."""
+
+    latency: float | None
+    ok: bool = True
+
+
 # ---- for the subscriptions
 
 
@@ -143,6 +151,7 @@ Output: TypeAlias = (
     | Close
     | Opened
     | TokenWanted
+    | Heartbeat
     | Published
     | Subscribed
     | SubscribeFailed

@@ -1,7 +1,7 @@
 """The plain JSON protocol of seed 004, without a socket or a clock: one object with a `type` in each text frame.
 
     we send                                              the server
-    {"type": "ping"} after 30 s of silence               {"type": "pong"} within 10 s; any other bytes are life as well
+    {"type": "ping"} at once, and after 30 s of silence  {"type": "pong"} within 10 s; any other bytes are life as well
     {"type": "pong"}                                     to its {"type": "ping"}
     {"type": "subscribe", "conversation_id": C}          {"type": "subscribed", "conversation_id": C}, or an error
     {"type": "unsubscribe", "conversation_id": C}        perhaps {"type": "unsubscribed", ...}
@@ -16,6 +16,9 @@
                       | `error`                             | -: `SubscribeFailed`
     HEARD             | `unsubscribed`, `error`             | -: `Unsubscribed`
     ASKED, HEARD      | unsubscribe                         | -
+
+The connection is open with the first frame of the server, whatever it says: a middlebox that lets the handshake through
+and swallows all that follows would otherwise look like a server that has nothing to say.
 
 A stream is a conversation's id. A server may know no conversation but the URL's and answer nothing to `subscribe`: what
 it doesn't refuse within 2 s counts as subscribed. There are no offsets, so nothing is ever recovered: `Subscribed` says
@@ -36,6 +39,7 @@ from ..tokens import Secret
 from .decode import MAX_FRAME, decode, pieces
 from .outputs import (
     Close,
+    Heartbeat,
     Malformed,
     Opened,
     Output,
@@ -85,6 +89,16 @@ _PONG = '{"type":"pong"}'
 _MAX_TEXT = 200
 
 
+class _Phase(IntEnum):
+    NEW = 0
+    ASKED = 1  # for the first sign of life
+    OPEN = 2
+    OVER = 3
+
+
+_ALIVE = frozenset({_Phase.ASKED, _Phase.OPEN})
+
+
 class _Step(IntEnum):
     ASKED = 0
     HEARD = 1
@@ -122,22 +136,28 @@ class PlainJson:
         self._timeout = timeout
         self._unanswered = unanswered
         self._max_frame = max_frame
-        self._open = False
-        self._over = False
+        self._phase = _Phase.NEW
         self._streams: dict[str, _Stream] = {}
         self._deadlines: dict[str, float] = {}  # of those ASKED; all may take equally long, so the first is due first
         self._left: dict[str, list[float]] = {}  # until when an answer to each `unsubscribe` of ours may come
         self._held: dict[str, bool] = {}
         self._heard = 0.0
-        self._pinged: float | None = None
+        self._pinged: float | None = None  # and nothing was heard since
+        self._asked = 0.0  # when, for the latency
+        self._answered = True
 
     # ---- the connection
 
     def opened(self, token: Secret | None, now: float) -> list[Output]:
-        """The handshake was all: its header carried the token."""
-        if self._open or self._over:
+        """The handshake's header carried the token; what is left to know is whether frames come through."""
+        if self._phase is not _Phase.NEW:
             return []
-        self._open, self._heard = True, now
+        self._phase, self._heard = _Phase.ASKED, now
+        return [self._ping_now(now)]
+
+    def _begin(self, now: float) -> list[Output]:
+        """They do."""
+        self._phase = _Phase.OPEN
         for name in self._named:
             self._await(name, _Stream(now + self._unanswered, by_server=True))
         outputs: list[Output] = [Opened("", "", self._named)]
@@ -161,7 +181,7 @@ class PlainJson:
 
     def next_due(self) -> float | None:
         """When to call `due`, at the latest."""
-        if not self._open:
+        if self._phase not in _ALIVE:
             return None
         soonest = self._heard + self._interval if self._pinged is None else self._pinged + self._timeout
         for deadline in self._deadlines.values():
@@ -172,21 +192,25 @@ class PlainJson:
         """Subscriptions that nobody answered, and heartbeats. Whatever has come by `now` must have been given to
         `receive` before."""
         outputs: list[Output] = []
-        if not self._open:
+        if self._phase not in _ALIVE:
             return outputs
         for name in [name for name, deadline in self._deadlines.items() if deadline <= now]:
             outputs.append(self._hear(name))
         if self._pinged is not None:
             if now >= self._pinged + self._timeout:
                 self._end()
-                outputs.append(Close(0, "no pong from the server"))
+                outputs += (Heartbeat(None, ok=False), Close(0, "no pong from the server"))
         elif now >= self._heard + self._interval:
-            self._pinged = now
-            outputs.append(Send(_PING))
+            outputs.append(self._ping_now(now))
         return outputs
 
+    def _ping_now(self, now: float) -> Output:
+        self._pinged = self._asked = now
+        self._answered = False
+        return Send(_PING)
+
     def _end(self) -> None:
-        self._open, self._over = False, True
+        self._phase = _Phase.OVER
         self._streams.clear()
         self._deadlines.clear()
         self._left.clear()
@@ -198,8 +222,8 @@ class PlainJson:
         if not stream:
             return [SubscribeFailed(stream, 0, "a stream has a name")]
         asked = position is not None
-        if not self._open:
-            if not self._over:
+        if self._phase is not _Phase.OPEN:
+            if self._phase is not _Phase.OVER:
                 self._held[stream] = asked
             return []
         known = self._streams.get(stream)
@@ -225,7 +249,7 @@ class PlainJson:
 
     def typing(self, stream: str, user: str, typing: bool, now: float) -> list[Output] | None:
         """A frame that says so."""
-        if not self._open or not stream:
+        if self._phase is not _Phase.OPEN or not stream:
             return []
         return [
             _send("typing", stream, user_id=user) if typing else _send("typing", stream, user_id=user, typing=False)
@@ -271,8 +295,10 @@ class PlainJson:
     def _take(self, values: list[Any], wrong: Malformed | None, now: float) -> list[Output]:
         self._heard, self._pinged = now, None
         outputs: list[Output] = []
-        if not self._open:
-            return outputs
+        if self._phase is not _Phase.OPEN:
+            if self._phase is not _Phase.ASKED:
+                return outputs
+            outputs += self._begin(now)
         streams, add = self._streams, outputs.append
         for value in values:
             try:
@@ -318,6 +344,9 @@ class PlainJson:
         return ""
 
     def _pong(self, name: str, value: dict[str, Any], outputs: list[Output]) -> str:
+        if not self._answered:
+            self._answered = True
+            outputs.append(Heartbeat(max(0.0, self._heard - self._asked)))
         return ""
 
     def _is_leaving(self, name: str) -> bool:

@@ -5,6 +5,8 @@ Rules: for callers on this machine only, whatever the server listens on, and not
 
     GET    /__dev__/state            counts, clock, and how often each kind of fault has struck
     GET    /__dev__/log              ?since=&attempts_since=&limit=   accepted messages and tries to send
+    GET    /__dev__/requests         ?since=   the last requests: number, operation, method, path, request_id, timeout,
+                                     fault, status (null: not processed)
     GET    /__dev__/faults           the rules; POST adds one (what acts at once is none), DELETE removes all
     DELETE /__dev__/faults/{id}      removes one
     POST   /__dev__/centrifugo/...   and GET /__dev__/realtime: see centrifugo_api.py
@@ -27,9 +29,9 @@ from chatsdk.devserver.checks import whole_number
 from chatsdk.devserver.faults import BadRule
 from chatsdk.devserver.routes import Operation
 from chatsdk.devserver.settings import ALL_SCOPES, is_loopback
-from chatsdk.devserver.world import Call
+from chatsdk.devserver.world import CONTROL, Call
 
-PREFIX = "/__dev__/"
+PREFIX = CONTROL
 _LOG_PAGE = 100_000
 
 
@@ -62,6 +64,11 @@ def log(call: Call) -> Answer:
     attempts_since = whole_number(call.query.get("attempts_since"), 0, "attempts_since")
     entries = call.world.log
     return ok({"messages": entries.messages(since, limit), "attempts": entries.attempts(attempts_since, limit)})
+
+
+def requests(call: Call) -> Answer:
+    since = whole_number(call.query.get("since"), 0, "since")
+    return ok({"requests": [each for each in call.world.recent.requests if each["number"] > since]})
 
 
 def list_faults(call: Call) -> Answer:
@@ -171,6 +178,7 @@ def _object(call: Call) -> dict[str, Any]:
 OPERATIONS = (
     Operation("dev_state", "GET", f"{PREFIX}state", state, public=True),
     Operation("dev_log", "GET", f"{PREFIX}log", log, public=True),
+    Operation("dev_requests", "GET", f"{PREFIX}requests", requests, public=True),
     Operation("dev_faults", "GET", f"{PREFIX}faults", list_faults, public=True),
     Operation("dev_add_fault", "POST", f"{PREFIX}faults", add_fault, public=True),
     Operation("dev_clear_faults", "DELETE", f"{PREFIX}faults", clear_faults, public=True),

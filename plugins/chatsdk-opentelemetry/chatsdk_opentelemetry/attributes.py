@@ -11,12 +11,11 @@ Two rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlsplit
 
-from chatsdk.plugin import Request, Response, errors
+from chatsdk.plugin import ERRORS, Request, Response, errors
 
 Attributes = dict[str, str | int | bool]
 
@@ -24,59 +23,15 @@ OTHER = "_OTHER"
 
 METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 STATUSES = frozenset(status.value for status in HTTPStatus)
-ERRORS = frozenset(
-    name for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.ChatError)
-)
-CIRCUITS = frozenset({"api", "auth", "websocket"})
-OPERATIONS = frozenset(
-    {
-        "auth.refresh",
-        "channels.create",
-        "channels.get",
-        "channels.leave",
-        "channels.list",
-        "channels.members",
-        "health",
-        "messages.delete",
-        "messages.edit",
-        "messages.get",
-        "messages.list",
-        "messages.react",
-        "messages.read",
-        "messages.send",
-        "messages.unreact",
-        "presence.get",
-        "presence.set",
-        "realtime.subscription_token",
-        "search",
-        "typing",
-        "users.me",
-    }
-)
-"""The operations of chatsdk's own backend; another backend's are added by the setting `operations`."""
-
-MOST_OPERATIONS = 100
-"""The setting may name that many more."""
-
 LONGEST = 256
 """Characters of a text that somebody else chose (an operation, a correlation id)."""
 
 LONGEST_URL = 2048
 
 
-def known(word: str, words: Iterable[str]) -> str:
+def known(word: str, words: Container[str]) -> str:
     """The word, if it is one of those; else `_OTHER`."""
     return word if word in words else OTHER
-
-
-def operations(config: Mapping[str, Any]) -> frozenset[str]:
-    """The operations that are told apart: ours, and those of the setting `operations` (a list, or words with blanks or
-    commas between them). Raises ValueError for too many."""
-    told = config.get("operations", ())
-    more = told.replace(",", " ").split() if isinstance(told, str) else [str(word) for word in told]
-    if len(set(more)) > MOST_OPERATIONS:
-        raise ValueError(f"operations may name {MOST_OPERATIONS} at most, not {len(set(more))}")
-    return OPERATIONS.union(more)
 
 
 class Server:

@@ -24,9 +24,9 @@ from collections.abc import Iterable
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from chatsdk.plugin import PluginClient
+from chatsdk.plugin import CIRCUITS, OPERATIONS, PluginClient
 
-from .attributes import CIRCUITS, OTHER, Attributes, known
+from .attributes import OTHER, Attributes, known
 from .harmless import harmless
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
@@ -39,8 +39,8 @@ BUCKETS_MS = (10, 50, 150, 300, 1000, 2000, 5000, 10000)
 class Figures:
     """The instruments. Thread-safe. What is told of a call raises nothing into it."""
 
-    def __init__(self, meter: Meter, operations: frozenset[str]) -> None:
-        self.operations = operations
+    def __init__(self, meter: Meter) -> None:
+        self.operations = OPERATIONS
         self._lock = threading.Lock()
         self._clients: weakref.WeakKeyDictionary[PluginClient, float] = weakref.WeakKeyDictionary()  # its fallbacks
         self._fallbacks = 0.0

@@ -22,7 +22,7 @@ def harmless(call: Callable[P, T]) -> Callable[P, T | None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return call(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # one that wants to leave would stop the message
             if not said.is_set():
                 said.set()
                 log.error("telemetry can't be kept (said once); calls are not affected", exc_info=error)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chatsdk.plugin import Middleware, PluginClient, Request, Stage, events, hookimpl
+from chatsdk.plugin import Middleware, PluginClient, Request, Stage, events, hookimpl, operations
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -53,10 +53,9 @@ class OpenTelemetry:
     def chatsdk_middleware(self, client: PluginClient, config: Mapping[str, Any]) -> list[Middleware]:
         """One layer around each call and one around each exchange. Raises ValueError for settings that make no
         sense."""
-        from . import attributes
         from .spans import CallLayer, TryLayer
 
-        more = attributes.operations(config)
+        more = operations(config)
         spans = self._spans()
         spans.figures.operations |= more
         spans.figures.watch(client)
@@ -67,10 +66,12 @@ class OpenTelemetry:
         ]
 
     @hookimpl
-    def chatsdk_event(self, event: events.Event) -> None:
-        """Retries, circuits, and what becomes of messages."""
+    def chatsdk_event(self, client: PluginClient, event: events.Event) -> None:
+        """Retries, circuits, what becomes of messages, and the end of the client."""
         if isinstance(event, (events.MessageEvent, events.RetryScheduled, events.CircuitStateChanged)):
-            self._spans().told(event)
+            self._spans().told(client, event)
+        elif isinstance(event, events.ClientClosed) and self._made is not None:
+            self._made.closed(client)
 
     def _spans(self) -> Spans:
         made = self._made
@@ -85,12 +86,11 @@ class OpenTelemetry:
         from opentelemetry import metrics, trace
 
         from . import __version__
-        from .attributes import OPERATIONS
         from .figures import Figures
         from .spans import Spans
 
         tracers, meters = self._providers
-        figures = Figures(metrics.get_meter(SCOPE, __version__, meters, SCHEMA), OPERATIONS)
+        figures = Figures(metrics.get_meter(SCOPE, __version__, meters, SCHEMA))
         spans = Spans(trace.get_tracer(SCOPE, __version__, tracers, SCHEMA), figures)
         atexit.register(spans.close)
         if hasattr(os, "register_at_fork"):

@@ -97,13 +97,13 @@ class Spans:
         """`send` was called, in the caller's thread: here its trace is known."""
         self._end_overdue()
         if request.key and self.messages.find(request.key) is None:
-            self.messages.add(request.key, self.begin(request), stored=False)
+            self.messages.add(request.key, self.begin(request))
 
     @harmless
-    def told(self, event: events.Event) -> None:
+    def told(self, client: PluginClient, event: events.Event) -> None:
         """An event of the client."""
         if isinstance(event, events.MessageQueued):
-            span = self.messages.stored(event.key)
+            span = self.messages.stored(event.key, client)
             if span is not None:
                 _note(span, "stored", {})
         elif isinstance(event, events.MessageSent):
@@ -139,6 +139,12 @@ class Spans:
         for span in self.messages.overdue():
             _end_queued(span)
 
+    @harmless
+    def closed(self, client: PluginClient) -> None:
+        """A client was closed: what it leaves in the outbox is somebody else's to deliver."""
+        for span in self.messages.left_by(client):
+            _end_queued(span)
+
     def close(self) -> None:
         """The process ends."""
         for span in self.messages.rest():
@@ -161,6 +167,7 @@ class CallLayer:
     """Around a call: its span, or for a try of a message from the outbox the message's."""
 
     def __init__(self, client: PluginClient, spans: Spans) -> None:
+        self._client = client
         self._monotonic = client.clock.monotonic
         self._spans = spans
 
@@ -187,7 +194,7 @@ class CallLayer:
         if is_message and request.key is not None:
             span = spans.messages.find(request.key)
             if span is None:  # accepted by another process, or long ago
-                span = spans.messages.add(request.key, spans.begin(request, Context()), stored=True)
+                span = spans.messages.add(request.key, spans.begin(request, Context()), self._client)
         else:
             span = spans.begin(request)
         return _Current(span)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-
-import pytest
 from chatsdk_opentelemetry import attributes as said
 from opentelemetry.semconv.attributes import error_attributes, http_attributes, server_attributes, url_attributes
 
-from chatsdk.core import chatsdk_backend
 from chatsdk.plugin import Request, Response, errors
 
 SERVER = said.Server("https://chat.example.org/base/")
@@ -90,18 +85,3 @@ def test_long_texts_are_cut() -> None:
     """Ids and paths that somebody else chose take little room."""
     long = SEND.replace(operation="o" * 9999, correlation_id="c" * 9999, path="/" + "p" * 9999, method="M" * 9999)
     assert sum(len(str(value)) for value in said.of_try(long, SERVER, again=0, circuit="closed").values()) < 4000
-
-
-def test_operations_are_those_of_the_backend() -> None:
-    """Each call that chatsdk's own backend makes is told apart, and no other."""
-    made = re.findall(r'(?:_call\(\s*|operation=)"([a-z_.]+)"', inspect.getsource(chatsdk_backend))
-    assert made
-    assert set(made) == said.OPERATIONS
-
-
-@pytest.mark.parametrize("told", ["my.call, my.other", "my.call my.other", ["my.call", "my.other"]])
-def test_more_operations(told: object) -> None:
-    """Another backend's operations are added by the setting; too many are refused."""
-    assert said.operations({"operations": told}) - said.OPERATIONS == {"my.call", "my.other"}
-    with pytest.raises(ValueError, match="100 at most"):
-        said.operations({"operations": [f"op{number}" for number in range(101)]})

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 from chatsdk_opentelemetry.messages import MAX_AGE, MAX_OPEN, Messages
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext
 
 numbers = count(1)
+
+
+class Client:
+    """Somebody who delivers."""
+
+
+CLIENT: Any = Client()
 
 
 def span() -> Span:
@@ -27,18 +35,18 @@ class Time:
 def test_delivered() -> None:
     """A message's span is found until the message is delivered, and handed out once to be ended."""
     messages, one = Messages(Time()), span()
-    assert messages.add("k", one, stored=False) is one
-    assert messages.add("k", span(), stored=False) is one
-    assert messages.stored("k") is messages.find("k") is one
+    assert messages.add("k", one) is one
+    assert messages.add("k", span()) is one
+    assert messages.stored("k", CLIENT) is messages.find("k") is one
     assert messages.end("k") is one
-    assert messages.end("k") is messages.find("k") is messages.stored("k") is None
+    assert messages.end("k") is messages.find("k") is messages.stored("k", CLIENT) is None
 
 
 def test_waiting_long() -> None:
     """After MAX_AGE the span is to be ended, once; its message's tries still find it; then its end ends nothing."""
     time, one = Time(), span()
     messages = Messages(time)
-    messages.add("k", one, stored=True)
+    messages.add("k", one, CLIENT)
     assert messages.overdue() == []
     time.now = MAX_AGE
     assert messages.overdue() == [one]
@@ -53,9 +61,9 @@ def test_never_stored() -> None:
     """A message that was refused is forgotten, and its span is never ended."""
     time = Time()
     messages = Messages(time)
-    messages.add("k", span(), stored=False)
+    messages.add("k", span())
     assert messages.rest() == []
-    messages.add("k", span(), stored=False)
+    messages.add("k", span())
     time.now = MAX_AGE
     assert messages.overdue() == []
     assert messages.find("k") is None
@@ -66,10 +74,26 @@ def test_bounded() -> None:
     messages = Messages(Time())
     ended = 0
     for number in range(3 * MAX_OPEN):
-        messages.add(str(number), span(), stored=True)
+        messages.add(str(number), span(), CLIENT)
         ended += len(messages.overdue())
     assert ended == 2 * MAX_OPEN
     assert messages.find("0") is None
     assert messages.find(str(MAX_OPEN)) is not None
     assert len(messages.rest()) == MAX_OPEN
     assert messages.rest() == []
+
+
+def test_a_closed_client() -> None:
+    """Its messages' spans are to be ended, once, and no others'; their later tries still find them."""
+    messages, mine, others, refused = Messages(Time()), span(), span(), span()
+    other: Any = Client()
+    messages.add("mine", mine)
+    messages.add("others", others, other)
+    messages.add("refused", refused)
+    messages.stored("mine", CLIENT)
+    assert messages.left_by(CLIENT) == [mine]
+    assert messages.left_by(CLIENT) == []
+    found = messages.find("mine")
+    assert found is not None
+    assert found.get_span_context() == mine.get_span_context()
+    assert messages.rest() == [others]

@@ -15,6 +15,7 @@ Rules:
 * Real instruments, not numbers that are read at a scrape: so they also work where prometheus_client gathers them from
   many processes (PROMETHEUS_MULTIPROC_DIR). What only the client knows (`pending_sync_items`, `open_circuits`,
   `fallbacks_used_total`) is copied from its own figures at each event and each scrape.
+* A label is one of chatsdk's own words, or `other`: no server, user or plugin can choose how many series there are.
 * The correlation id is no label. It stands beside the figures as an exemplar, which OpenMetrics shows.
 * Nothing here raises into a call: what goes wrong is logged once, and the call goes on (`harmless`).
 * Every change is made under one lock, which a fork waits for: a child never inherits an instrument that is locked.
@@ -27,20 +28,21 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import ParamSpec
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 
-from chatsdk.plugin import PluginClient
-
-from .labels import CIRCUITS, ERRORS, OPERATIONS, known
+from chatsdk.plugin import CIRCUITS, ERRORS, OPERATIONS, PluginClient
 
 log = logging.getLogger("chatsdk.plugins.prometheus")
 
 BUCKETS_MS = (10, 50, 150, 300, 1000, 2000, 5000, 10000)
 """Those of chatsdk's own histogram: the bounds of network quality (50, 150, 300) and of health (1, 2 s) among them."""
+
+OTHER = "other"
+"""The label of whatever is none of chatsdk's words."""
 
 LONGEST_EXEMPLAR = 100
 """Characters of a correlation id. OpenMetrics allows 128 with the name; ours have 36."""
@@ -152,10 +154,10 @@ class ChatCollector:
             self._copy()
 
     @harmless
-    def synced(self, well: bool) -> None:
+    def synced(self, well: bool, correlation_id: str) -> None:
         """A message of the outbox was delivered, or a try of one failed."""
         with self._lock:
-            (self._successes if well else self._failures).inc()
+            (self._successes if well else self._failures).inc(1, _exemplar(correlation_id))
             self._copy()
 
     @harmless
@@ -201,6 +203,11 @@ class ChatCollector:
         self._lock = threading.RLock()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # else it has files of its own, which begin at 0
             self._active.set(0)
+
+
+def known(word: str, words: Container[str]) -> str:
+    """The word, if it is one of those; else `other`."""
+    return word if word in words else OTHER
 
 
 def _gauge(name: str, text: str, mode: str) -> Gauge:

@@ -6,10 +6,12 @@ is, and let go of in a forked child: the port is its parent's. A port that is ta
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
 
 if TYPE_CHECKING:
@@ -19,11 +21,8 @@ log = logging.getLogger("chatsdk.plugins.prometheus")
 
 ADDRESS = "127.0.0.1"
 
-
-class Closing(Protocol):
-    """What is set when a client closes."""
-
-    def wait(self, timeout: float | None = None) -> bool: ...
+PATIENCE = 10.0
+"""Seconds for a scraper to say what it wants, and to take each piece; Prometheus itself gives up after as long."""
 
 
 class Endpoint:
@@ -32,7 +31,7 @@ class Endpoint:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._server: WSGIServer | None = None
-        self._users = 0
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._pid = os.getpid()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.abandon)
@@ -43,36 +42,45 @@ class Endpoint:
         server = self._server
         return 0 if server is None or self._pid != os.getpid() else int(server.server_port)
 
-    def serve(self, collector: ChatCollector, port: int, closing: Closing) -> None:
-        """Show the collector's metrics until `closing` is set. port: 0 takes any that is free."""
+    def serve(self, collector: ChatCollector, port: int, client: object) -> None:
+        """Show the collector's metrics until the client's `release`. port: 0 takes any that is free."""
         if self._pid != os.getpid():  # not every fork runs the hooks
             self.abandon()
         with self._lock:
             if self._server is None:
                 self._server = _open(collector, port)
-            if self._server is None:
-                return
-            self._users += 1
-        threading.Thread(target=self._release, args=(closing,), name="chatsdk-prometheus-close", daemon=True).start()
+            if self._server is not None:
+                self._users.add(client)
 
-    def _release(self, closing: Closing) -> None:
-        closing.wait()
+    def release(self, client: object) -> None:
+        """This client was closed; with the last one goes the endpoint."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            self._users -= 1
+            self._users.discard(client)
             if self._users:
                 return
             server, self._server = self._server, None
-        if server is not None:
-            server.shutdown()
-            server.server_close()
+        if server is None:
+            return
+        closer = threading.Thread(target=_end, args=(server,), name="chatsdk-prometheus-close", daemon=True)
+        try:
+            closer.start()  # it takes up to half a second, which no close() has to wait for
+        except RuntimeError:  # the interpreter ends
+            _end(server)
 
     def abandon(self) -> None:
         """In a forked child: close our end of the socket, and say nothing on it."""
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        server, self._server, self._users = self._server, None, 0
+        server, self._server, self._users = self._server, None, weakref.WeakSet()
         if server is not None:
             server.socket.close()
+
+
+def _end(server: WSGIServer) -> None:
+    server.shutdown()
+    server.server_close()
 
 
 def _open(collector: ChatCollector, port: int) -> WSGIServer | None:
@@ -85,6 +93,20 @@ def _open(collector: ChatCollector, port: int) -> WSGIServer | None:
     except OSError as error:
         log.warning("no metrics at %s:%d: %s", ADDRESS, port, error.strerror or type(error).__name__)
         return None
+    server.RequestHandlerClass = _with_patience(server.RequestHandlerClass)
     thread.name = "chatsdk-prometheus"
     log.info("metrics at http://%s:%d/metrics", ADDRESS, server.server_port)
     return server
+
+
+def _with_patience(handler: Any) -> Any:
+    """A scraper that hangs takes a thread and a descriptor: not for ever."""
+
+    class Handler(handler):  # type: ignore[misc]  # of a class that prometheus_client made
+        timeout = PATIENCE
+
+        def handle(self) -> None:
+            with contextlib.suppress(TimeoutError):
+                super().handle()
+
+    return Handler

@@ -16,9 +16,19 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from chatsdk.plugin import CallNext, Middleware, PluginClient, Request, Response, Stage, errors, events, hookimpl
+from chatsdk.plugin import (
+    CallNext,
+    Middleware,
+    PluginClient,
+    Request,
+    Response,
+    Stage,
+    errors,
+    events,
+    hookimpl,
+    operations,
+)
 
-from . import labels
 from .endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -68,29 +78,31 @@ class Prometheus:
     def chatsdk_middleware(self, client: PluginClient, config: Mapping[str, Any]) -> Middleware:
         """One layer around each call. Raises ValueError for settings that make no sense."""
         port = _port(config)
-        operations = labels.operations(config)
+        more = operations(config)
         collector = self.collector
-        collector.operations |= operations
+        collector.operations |= more
         collector.watch(client)
         if config.get("register", True) not in _OFF:
             self._register()
         if port is not None:
-            self._endpoint.serve(collector, port, client.closing)
+            self._endpoint.serve(collector, port, client)
         return Middleware("prometheus", Stage.TELEMETRY, Layer(client, collector))
 
     @hookimpl
-    def chatsdk_event(self, event: events.Event) -> None:
-        """Count what is told by events."""
+    def chatsdk_event(self, client: PluginClient, event: events.Event) -> None:
+        """Count what is told by events; the endpoint goes with the last client."""
         if isinstance(event, events.RetryScheduled):
             self.collector.retried(event.operation, event.correlation_id)
         elif isinstance(event, events.MessageSent):
-            self.collector.synced(True)
+            self.collector.synced(True, event.correlation_id)
         elif isinstance(event, (events.MessageFailed, events.MessagePermanentFailure)):
-            self.collector.synced(False)
+            self.collector.synced(False, event.correlation_id)
         elif isinstance(event, events.CircuitStateChanged):
             self.collector.circuit(event.circuit, event.new == "open")
         elif isinstance(event, events.MessageQueued) and self._collector is not None:  # not worth an import
             self.collector.changed()
+        elif isinstance(event, events.ClientClosed):
+            self._endpoint.release(client)
 
     def _register(self) -> None:
         from prometheus_client import REGISTRY

@@ -13,13 +13,12 @@ from types import SimpleNamespace
 import pytest
 from chatsdk_prometheus import Prometheus
 from chatsdk_prometheus.collector import ChatCollector
-from chatsdk_prometheus.labels import ERRORS, OPERATIONS
 from kit import TEN, parse, scrape, value
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 
-from chatsdk.plugin import Metrics, Request, Response, Stage, errors, events
+from chatsdk.plugin import ERRORS, OPERATIONS, Metrics, Request, Response, Stage, errors, events
 
 
 class Client:
@@ -27,7 +26,6 @@ class Client:
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.closing = threading.Event()
         self.clock = SimpleNamespace(monotonic=lambda: 0.0)
 
 
@@ -120,13 +118,25 @@ def test_events(registry: CollectorRegistry) -> None:
         events.CircuitStateChanged(circuit="api", old="open", new="half_open"),
         events.CircuitStateChanged(circuit="user-4711", old="closed", new="open"),
     ):
-        plugin.chatsdk_event(event)
+        plugin.chatsdk_event(Client(), event)
     found = scrape(registry)
     assert value(found, "retry_attempts_total", operation="messages.send") == 1
     assert value(found, "sync_failures_total") == 2
     assert value(found, "sync_success_total") == 1
     assert value(found, "circuit_breaker_opens_total", circuit="api") == 1
     assert value(found, "circuit_breaker_opens_total", circuit="other") == 1
+
+
+def test_deliveries_lead_to_their_call(registry: CollectorRegistry) -> None:
+    """Beside the count of deliveries and of failures stands the correlation id of the last one, as an exemplar."""
+    plugin = Prometheus(registry)
+    layer(plugin, Client())
+    who = {"id": 1, "key": "k", "user": "u", "channel": "c"}
+    plugin.chatsdk_event(Client(), events.MessageFailed(**who, state="QUEUED", correlation_id="corr-1"))
+    plugin.chatsdk_event(Client(), events.MessageSent(**who, state="SENT", correlation_id="corr-2"))
+    text = openmetrics(registry).decode()
+    assert 'sync_failures_total 1.0 # {correlation_id="corr-1"} 1.0' in text
+    assert 'sync_success_total 1.0 # {correlation_id="corr-2"} 1.0' in text
 
 
 def test_what_only_the_client_knows(registry: CollectorRegistry) -> None:
@@ -160,8 +170,10 @@ def test_label_explosion(registry: CollectorRegistry) -> None:
         call(send, Response(status=200), operation=hostile, channel=hostile, user=hostile, key=hostile)
         if not number % 100:
             call(send, strange(), operation=hostile)
-            plugin.chatsdk_event(events.RetryScheduled(operation=hostile, attempt=1, delay=0, correlation_id=hostile))
-            plugin.chatsdk_event(events.CircuitStateChanged(circuit=hostile, old="closed", new="open"))
+            plugin.chatsdk_event(
+                Client(), events.RetryScheduled(operation=hostile, attempt=1, delay=0, correlation_id=hostile)
+            )
+            plugin.chatsdk_event(Client(), events.CircuitStateChanged(circuit=hostile, old="closed", new="open"))
     found = scrape(registry)
     assert {label for _, labels in found for label in labels if label[0] != "le"} == {
         ("operation", "other"),
@@ -242,9 +254,9 @@ def test_instruments_that_fail(
     for _ in range(3):
         call(send, Response(status=200))
         call(send, errors.ServerError("down", status=503))
-        plugin.chatsdk_event(events.RetryScheduled(operation="x", attempt=1, delay=0))
-        plugin.chatsdk_event(events.MessageFailed(id=1, key="k", user="u", channel="c", state="QUEUED"))
-        plugin.chatsdk_event(events.CircuitStateChanged(circuit="api", old="closed", new="open"))
+        plugin.chatsdk_event(Client(), events.RetryScheduled(operation="x", attempt=1, delay=0))
+        plugin.chatsdk_event(Client(), events.MessageFailed(id=1, key="k", user="u", channel="c", state="QUEUED"))
+        plugin.chatsdk_event(Client(), events.CircuitStateChanged(circuit="api", old="closed", new="open"))
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len({record.getMessage() for record in said}) == 1
     assert len(said) == len({"begin", "finish", "retried", "synced", "circuit"})
@@ -322,7 +334,7 @@ collector.watch(client)
 client.metrics.gauge("pending_sync_items", 5)
 collector.begin()
 collector.finish("messages.send", 20.0, "ServerError", "c-1")
-collector.synced(False)
+collector.synced(False, "c-1")
 print("done", flush=True)
 sys.stdin.read()
 """

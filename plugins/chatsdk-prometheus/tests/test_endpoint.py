@@ -28,6 +28,10 @@ def refused(port: int) -> bool:
         return peer.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
+class Client:
+    """Somebody whose figures are shown."""
+
+
 @pytest.fixture
 def collector() -> ChatCollector:
     """Give a collector that saw one call."""
@@ -39,7 +43,7 @@ def collector() -> ChatCollector:
 
 def test_scrape_until_the_last_client_is_closed(collector: ChatCollector) -> None:
     """Two clients share one endpoint; it listens on loopback only, and is gone with the second one."""
-    endpoint, first, second = Endpoint(), threading.Event(), threading.Event()
+    endpoint, first, second = Endpoint(), Client(), Client()
     endpoint.serve(collector, 0, first)
     port = endpoint.port
     endpoint.serve(collector, 0, second)
@@ -47,9 +51,11 @@ def test_scrape_until_the_last_client_is_closed(collector: ChatCollector) -> Non
     assert endpoint._server is not None
     assert endpoint._server.server_address[0] == "127.0.0.1"
     assert value(parse(get(port)), "request_latency_ms_count", operation="messages.send") == 1
-    first.set()
+    endpoint.release(first)
+    endpoint.release(first)
+    endpoint.release(Client())  # one that closed before it called anybody
     assert "sync_success_total 0.0" in get(port)
-    second.set()
+    endpoint.release(second)
     eventually(lambda: refused(port))
     assert endpoint.port == 0
     eventually(lambda: not [thread for thread in threading.enumerate() if "prometheus" in thread.name])
@@ -61,7 +67,7 @@ def test_a_port_that_is_taken(collector: ChatCollector, caplog: pytest.LogCaptur
         other.bind(("127.0.0.1", 0))
         other.listen()
         endpoint = Endpoint()
-        endpoint.serve(collector, other.getsockname()[1], threading.Event())
+        endpoint.serve(collector, other.getsockname()[1], Client())
     assert endpoint.port == 0
     assert "no metrics at 127.0.0.1" in caplog.text
 
@@ -70,8 +76,8 @@ def test_a_port_that_is_taken(collector: ChatCollector, caplog: pytest.LogCaptur
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # there are threads: that is the point
 def test_a_child_lets_go_of_the_port(collector: ChatCollector) -> None:
     """A forked child holds no end of the socket: the parent's endpoint answers, and closes for good."""
-    endpoint, closing = Endpoint(), threading.Event()
-    endpoint.serve(collector, 0, closing)
+    endpoint, client = Endpoint(), Client()
+    endpoint.serve(collector, 0, client)
     port = endpoint.port
     stays, ends = os.pipe()
     child = os.fork()
@@ -82,7 +88,7 @@ def test_a_child_lets_go_of_the_port(collector: ChatCollector) -> None:
     os.close(stays)
     try:
         assert "request_latency_ms" in get(port)
-        closing.set()
+        endpoint.release(client)
         eventually(lambda: refused(port))
     finally:
         os.close(ends)

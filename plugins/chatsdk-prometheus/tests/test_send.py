@@ -11,8 +11,9 @@ from chatsdk_prometheus import Prometheus
 from kit import TEN, eventually, parse, scrape, value
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 
-from chatsdk import ChatClient
+from chatsdk import ChatClient, events
 from chatsdk.devserver.process import DevServer
 
 SECRET_TEXT = "the text of the message"
@@ -39,15 +40,22 @@ def test_one_send_with_two_retries(server: DevServer, tmp_path: Path, monkeypatc
     plugin = Prometheus(registry)
     monkeypatch.setenv("CHATSDK_PLUGIN_PROMETHEUS_PORT", "0")
     settings = {"circuit_failures": 2, "circuit_open_first": 0.1, "circuit_successes": 1}
+    sent: list[events.MessageSent] = []
     with client(server, plugin, tmp_path, **settings) as chat:
+        chat.on(events.MessageSent, sent.append)
         receipt = chat.send(server.channel_id, SECRET_TEXT, wait=20)
         assert (receipt.state, receipt.attempts) == ("SENT", 3)
-        eventually(
-            lambda: value(scrape(registry), "sync_success_total") == 1
-        )  # a receipt may be there before its event
+        # a receipt may be there before its event
+        eventually(lambda: sent and value(scrape(registry), "sync_success_total") == 1)
         with urllib.request.urlopen(f"http://127.0.0.1:{plugin.port}/metrics", timeout=10) as answer:
             text = answer.read().decode()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{plugin.port}/metrics", headers={"Accept": "application/openmetrics-text"}
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            with_exemplars = answer.read().decode()
         own = chat._parts.metrics.snapshot()  # the client's figures, to compare
+    eventually(lambda: plugin.port == 0)  # gone with its client
     found = parse(text)
     assert value(found, "request_latency_ms_count", operation="messages.send") == 3
     assert value(found, "client_http_errors_total", type="ServerError") == 2
@@ -65,9 +73,14 @@ def test_one_send_with_two_retries(server: DevServer, tmp_path: Path, monkeypatc
     assert total("request_latency_ms_count") == own["request_latency_ms"]["count"]
     assert total("request_latency_ms_sum") == pytest.approx(own["request_latency_ms"]["sum"], rel=0.3, abs=5)
     assert server.fault_rules()[0]["fired"] == 2
-    exemplars = {line.partition("# ")[2].partition("}")[0] for line in openmetrics(registry).decode().splitlines()}
-    assert len([each for each in exemplars if each.startswith("{correlation_id=")]) == 1  # one id over all tries
-    told = text + openmetrics(registry).decode()
+    samples = [sample for family in read_openmetrics(with_exemplars) for sample in family.samples if sample.exemplar]
+    assert {sample.exemplar.labels["correlation_id"] for sample in samples} == {sent[0].correlation_id}
+    assert {"client_http_errors_total", "retry_attempts_total", "request_latency_ms_bucket"} <= {
+        sample.name for sample in samples
+    }
+    asked_for = [each["request_id"] for each in server.requests() if each["operation"] == "send"]
+    assert asked_for == [sent[0].correlation_id] * 3
+    told = text + with_exemplars
     for private in (SECRET_TEXT, "alice", server.channel_id, server.tokens["alice"], receipt.key):
         assert private not in told
 

@@ -38,10 +38,12 @@ def listen(job: dict[str, Any]) -> None:
         job["url"],
         token_provider=partial(_token, job),
         user=job["user"],
+        ws_url=job["ws_url"],
         realtime=job["realtime"],
         state_dir=job["state"],
         discover=False,
         quiet_check=job["quiet_check"],
+        poll_interval=job["poll_interval"],
         heartbeat=1.0,
         heartbeat_timeout=1.0,
     ) as chat:

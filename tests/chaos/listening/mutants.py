@@ -65,7 +65,7 @@ def _no_quiet_check() -> None:
     from chatsdk.realtime.subscriptions import Subscriptions
 
     def check(subscriptions: Subscriptions, now: float) -> None:
-        subscriptions._quiet_due = None
+        subscriptions._quiet.due = None
 
     _put(Subscriptions, "_check_the_quiet", check)
 

@@ -28,6 +28,9 @@ CHANNELS = 20
 SENDERS = 6
 BOT = "bot"
 
+POLL_S = 0.2
+"""How long the bot's websocket is away until its channels are polled, and how often each is."""
+
 PROTOCOLS = ("centrifugo", "centrifugo-without-recovery", "json")
 
 LOOK_S = 0.01
@@ -235,6 +238,7 @@ class Storm:
             "channels": self.channels,
             "control": self.terms.control,
             "quiet_check": self.terms.quiet_check,
+            "poll_interval": POLL_S,
             "slow": self.terms.slow,
             "stall_every": self.terms.stall_every,
             "stall_s": self.terms.stall_s,

@@ -69,6 +69,15 @@ def test_a_bot_that_is_killed_skips_nothing(tmp_path: Path, seed: int) -> None:
     assert verdict.runs >= 4, "most were killed before they began"
 
 
+@pytest.mark.parametrize("protocol", ["centrifugo", "centrifugo-without-recovery", "json"])
+def test_a_bot_whose_websocket_is_blocked_again_and_again(protocol: str, tmp_path: Path, seed: int) -> None:
+    """What is polled and what is told: each once and in order, across every switch."""
+    storm, verdict = blow(tmp_path, Terms(protocol=protocol, messages=1500), seed, only(blocked=4, cut=2))
+    assert verdict.violations == {}, f"CHAOS_SEED={seed}"
+    assert verdict.heard == 1500 + LAST_WORDS, "the machine is too slow for this test"
+    assert storm.figures["polls"] >= 1, "nothing was polled"
+
+
 @pytest.mark.parametrize("protocol", ["centrifugo", "json"])
 def test_a_bot_that_leaves_channels_and_comes_back_misses_nothing(protocol: str, tmp_path: Path, seed: int) -> None:
     """It goes on where its handlers stopped, also where one of them is still at work."""
@@ -82,6 +91,8 @@ def test_a_bot_that_leaves_channels_and_comes_back_misses_nothing(protocol: str,
     ("control", "often", "crime"),
     [
         ("no_recovery", only(cut=3), "missing"),
+        ("no_recovery", only(blocked=3), "missing"),
+        ("no_dedup", only(blocked=3), "repeated"),
         ("no_dedup", only(published_twice=3), "repeated"),
         ("no_order", only(published_shuffled=3), "disordered"),
         ("no_quiet_check", only(), "missing"),

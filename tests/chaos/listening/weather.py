@@ -22,6 +22,7 @@ PER_100_000: Mapping[str, int] = {
     "slow": 10,
     "refused": 10,
     "silent": 5,
+    "blocked": 15,
     "no pong": 5,
     "server killed": 20,
     "server stopped": 10,
@@ -50,6 +51,7 @@ SECONDS: Mapping[str, tuple[float, float]] = {
     "slow": (0.3, 1.0),
     "refused": (0.2, 1.0),
     "silent": (0.2, 0.6),
+    "blocked": (0.5, 2.5),
     "no pong": (0.5, 2.5),
     "server killed": (0.0, 0.6),
     "server stopped": (0.1, 2.0),
@@ -120,6 +122,9 @@ def strike(event: Event, on: RealtimeSwitches, faults: Any) -> None:
             on.cut()
         case "silent":
             on.silent(**rule)
+            on.cut()
+        case "blocked":  # long enough to be polled
+            on.refuse(dice.choice((400, 403, 426)), **rule)
             on.cut()
         case "no pong":
             on.no_pong(**rule)

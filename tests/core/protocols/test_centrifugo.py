@@ -11,6 +11,7 @@ from chatsdk.core.protocols.centrifugo import NOT_CONNECTED, TIMED_OUT, Centrifu
 from chatsdk.core.protocols.centrifugo_commands import MAX_COMMAND
 from chatsdk.core.protocols.outputs import (
     Close,
+    Heartbeat,
     Joined,
     Left,
     Malformed,
@@ -140,11 +141,12 @@ def test_an_unanswered_connect_ends_it() -> None:
 
 
 def test_each_ping_is_answered_once() -> None:
-    """Also where several share a frame with others; order is kept."""
+    """Also where several share a frame with others; order is kept. Each is contact, without a latency."""
     protocol = subscribed()
-    assert protocol.receive(b"{}", 1.0) == [Send("{}")]
+    assert protocol.receive(b"{}", 1.0) == [Heartbeat(None), Send("{}")]
     assert protocol.receive(frame(pub(1), {}, pub(2)), 1.0) == [
         Published("chat:1", {"i": 1}, 1),
+        Heartbeat(None),
         Send("{}"),
         Published("chat:1", {"i": 2}, 2),
     ]
@@ -152,7 +154,7 @@ def test_each_ping_is_answered_once() -> None:
 
 def test_no_ping_is_answered_that_wants_no_answer() -> None:
     """Only where connect said pong, and not before."""
-    assert connected(pong=False).receive(b"{}", 1.0) == []
+    assert connected(pong=False).receive(b"{}", 1.0) == [Heartbeat(None)]
     protocol = Centrifugo()
     protocol.opened(TOKEN, 0.0)
     assert protocol.receive(b"{}", 0.0) == []
@@ -166,7 +168,7 @@ def test_silence_ends_it() -> None:
     assert protocol.next_due() == 145.0
     protocol.heard(120.0)
     assert protocol.due(154.9) == []
-    assert protocol.due(155.0) == [Close(0, "no ping from the server")]
+    assert protocol.due(155.0) == [Heartbeat(None, ok=False), Close(0, "no ping from the server")]
     assert protocol.next_due() is None
 
 

@@ -17,6 +17,7 @@ import pytest
 from chatsdk.core.protocols.centrifugo import Centrifugo
 from chatsdk.core.protocols.outputs import (
     Close,
+    Heartbeat,
     Joined,
     Left,
     Malformed,
@@ -191,7 +192,7 @@ def means(message: dict[str, Any], outputs: list[Output]) -> bool:
     if "lost" in message:
         return outputs == [Close(1006, "", True)]
     if message == {}:
-        return outputs == [Send("{}")]
+        return outputs == [Heartbeat(None), Send("{}")]
     if "ws_pong" in message:
         return outputs == []
     if "error" in message:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chatsdk.core.protocols.outputs import (
     Close,
+    Heartbeat,
     Malformed,
     Opened,
     Output,
@@ -32,6 +33,7 @@ PING, PONG = Send('{"type":"ping"}'), Send('{"type":"pong"}')
 def opened(*streams: str, now: float = 0.0, own: str | None = None) -> PlainJson:
     protocol = PlainJson(streams, own=own)
     protocol.opened(TOKEN, now)
+    protocol.receive(b'{"type":"pong"}', now)
     return protocol
 
 
@@ -50,16 +52,46 @@ def test_it_is_a_realtime_protocol() -> None:
     assert list(protocol.subprotocols) == []
 
 
-def test_the_handshake_opens() -> None:
-    """There is nothing to say; wishes from before are sent now."""
+def test_the_first_frame_opens() -> None:
+    """After the handshake it is asked for life; with the answer, wishes from before are sent."""
     protocol = PlainJson()
     assert protocol.subscribe("a", TOKEN, None, 0.0) == []
     protocol.subscribe("b", TOKEN, None, 0.0)
     protocol.unsubscribe("b", 0.0)
-    outputs = protocol.opened(TOKEN, 0.0)
-    assert outputs[0] == Opened("")
-    assert commands(outputs) == [{"type": "subscribe", "conversation_id": "a"}]
+    assert protocol.opened(TOKEN, 0.0) == [PING]
     assert protocol.opened(TOKEN, 0.0) == []
+    protocol.subscribe("c", TOKEN, None, 0.5)
+    outputs = protocol.receive(b'{"type":"pong"}', 1.0)
+    assert outputs[0] == Opened("")
+    assert [command["conversation_id"] for command in commands(outputs)] == ["a", "c"]
+    assert outputs[-1] == Heartbeat(1.0)
+
+
+@pytest.mark.parametrize("life", [b"rubbish", b'{"type":"ping"}', b'{"type":"subscribed","conversation_id":"a"}'])
+def test_any_frame_opens(life: bytes) -> None:
+    """Whatever it says: it came through. The URL's conversation is answered before our ping may be."""
+    protocol = PlainJson(["a"])
+    protocol.opened(TOKEN, 0.0)
+    outputs = protocol.receive(life, 1.0)
+    assert outputs[0] == Opened("", "", ("a",))
+    assert (Subscribed("a", by_server=True) in outputs) == (b"subscribed" in life)
+
+
+def test_a_handshake_with_nothing_after_it_is_no_connection() -> None:
+    """It never opens, and ends when the pong should have come."""
+    protocol = PlainJson()
+    protocol.opened(TOKEN, 100.0)
+    assert protocol.next_due() == 110.0
+    assert protocol.due(110.0) == [Heartbeat(None, ok=False), Close(0, "no pong from the server")]
+    assert protocol.next_due() is None
+
+
+def test_a_pong_tells_the_latency() -> None:
+    """Of the ping before it, once; also if something else came in between."""
+    protocol = opened(now=0.0)
+    protocol.due(30.0)
+    assert Heartbeat(0.25) in protocol.receive_all([frame(MESSAGE).decode(), '{"type":"pong"}'], 30.25)
+    assert protocol.receive(b'{"type":"pong"}', 31.0) == []
 
 
 # ---- life
@@ -73,7 +105,7 @@ def test_a_heartbeat_after_silence() -> None:
     assert protocol.due(130.0) == [PING]
     assert protocol.next_due() == 140.0
     assert protocol.due(139.9) == []
-    assert protocol.due(140.0) == [Close(0, "no pong from the server")]
+    assert protocol.due(140.0) == [Heartbeat(None, ok=False), Close(0, "no pong from the server")]
     assert protocol.next_due() is None
     assert protocol.receive(frame(MESSAGE), 140.0) == protocol.due(999.0) == []
 
@@ -103,6 +135,8 @@ def test_times_are_arguments() -> None:
     """Of a heartbeat and of a subscription that nobody answers."""
     protocol = PlainJson(["a"], interval=3.0, timeout=1.0, unanswered=0.5)
     protocol.opened(None, 0.0)
+    assert protocol.next_due() == 1.0
+    protocol.receive(b'{"type":"pong"}', 0.0)
     assert protocol.next_due() == 0.5
     assert protocol.due(0.5) == [Subscribed("a", by_server=True)]
     assert protocol.due(3.0) == [PING]
@@ -149,7 +183,8 @@ def test_a_message_answers_a_subscription() -> None:
 def test_the_urls_conversation_needs_no_frame() -> None:
     """It is subscribed by the server, with an answer or without."""
     protocol = PlainJson(["a", "a", ""])
-    assert protocol.opened(None, 0.0) == [Opened("", "", ("a",))]
+    protocol.opened(None, 0.0)
+    assert protocol.receive(b'{"type":"pong"}', 0.0)[0] == Opened("", "", ("a",))
     assert protocol.subscribe("a", None, Position(1, ""), 0.0) == []
     assert protocol.due(2.0) == [Subscribed("a", asked=True, by_server=True)]
 

@@ -1,17 +1,15 @@
-"""What may stand in a label: words of a fixed list, and `other` for everything else. Pure.
+"""The words that a figure may be labelled with: for whoever exports figures (metrics, spans).
 
-A label's values multiply the series that are kept for ever, so none may be chosen by a server, a user or a stranger's
-plugin: no user, channel, key, path or text ever becomes one.
+A label's values multiply the series that a monitor keeps for ever, so none may be chosen by a server, a user or a
+stranger's plugin. What is not among these words belongs under one word for everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from chatsdk.plugin import errors
-
-OTHER = "other"
+from . import errors
 
 OPERATIONS = frozenset(
     {
@@ -38,26 +36,25 @@ OPERATIONS = frozenset(
         "users.me",
     }
 )
-"""The operations of chatsdk's own backend; another backend's are added by the setting `operations`."""
-
-MOST_OPERATIONS = 100
-"""The setting may name that many more: each is a histogram of eleven series."""
+"""What `Request.operation` may be with chatsdk's own backend."""
 
 ERRORS = frozenset(
-    name for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.ChatError)
+    name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, errors.ChatError)
 )
+"""The classes of errors, by name."""
 
 CIRCUITS = frozenset({"api", "auth", "websocket"})
+"""The circuits that every client has. Backends may make more, by any name."""
 
-
-def known(word: str, words: Iterable[str]) -> str:
-    """The word, if it is one of those; else `other`."""
-    return word if word in words else OTHER
+MOST_OPERATIONS = 100
+"""How many operations a plugin's settings may add."""
 
 
 def operations(config: Mapping[str, Any]) -> frozenset[str]:
-    """The operations that get a label of their own: ours, and those of the setting `operations` (a list, or words with
-    blanks or commas between them). Raises ValueError for too many."""
+    """The operations that a plugin tells apart: `OPERATIONS`, and those of another backend that the plugin's setting
+    `operations` names (a list, or words with blanks or commas between them).
+
+    config: what `chatsdk_middleware` is given. Raises ValueError for more than MOST_OPERATIONS of them."""
     told = config.get("operations", ())
     more = told.replace(",", " ").split() if isinstance(told, str) else [str(word) for word in told]
     if len(set(more)) > MOST_OPERATIONS:

@@ -1,0 +1,1 @@
+"""What can be answered without the server."""
