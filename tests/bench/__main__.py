@@ -1,8 +1,8 @@
 """`python -m tests.bench [NAME...] [--json] [--rounds N]`: what chatsdk costs, beside what people use otherwise.
 
-NAME is pipeline, outbox, coldstart, users, drain, contention, wake, receive, reconnect, idle or quality; without one
-all are run, in about half an hour. Peers that are not installed (`pip install -e ".[bench]"`) are said to be missing.
-Exit code 1: some goal was missed.
+NAME is pipeline, outbox, coldstart, users, drain, contention, wake, receive, reconnect, idle, quality or health;
+without one all are run, in about half an hour. Peers that are not installed (`pip install -e ".[bench]"`) are said to
+be missing. Exit code 1: some goal was missed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .report import Goal, Row, json_lines, table
 
 NAMES = (
     "pipeline", "outbox", "coldstart", "users", "drain", "contention", "wake", "receive", "reconnect", "idle",
-    "quality",
+    "quality", "health",
 )  # fmt: skip
 
 

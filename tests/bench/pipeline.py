@@ -18,8 +18,10 @@ from statistics import median
 
 from chatsdk import ChatClient
 from chatsdk.core.exchange import Call, Json, Request, Response
+from chatsdk.network.tries import observed
+from chatsdk.pipeline.chain import compose
 
-from .report import Row, alternate, goal, measured, ratios
+from .report import Row, alternate, differences, goal, measured, ratios
 from .server import KEY, Server
 
 BENCH = "pipeline"
@@ -154,14 +156,27 @@ def each_time(call: Once, count: int) -> float:
     return median(taken) * 1e6
 
 
+CHAIN = "the chain without transport"
+OBSERVED = "with telemetry and network monitor"
+UNOBSERVED = "without the two"
+
+
 @contextlib.contextmanager
-def chain_alone(url: str) -> Iterator[Once]:
-    """The default chain, with an answer that is there already in the transport's place."""
+def chains_alone(url: str) -> Iterator[dict[str, Once]]:
+    """The default chain, with an answer that is there already in the transport's place: as it is, as a client has it
+    that observes its network, and with nothing that observes."""
     answer = Response(status=201, body={"ok": True})
     with our_client(url) as chat:
-        chain = chat._parts.registry.chain(lambda _: answer)
+        parts = chat._parts
+        layers = parts.registry.layers()
+        exchange = observed(lambda _: answer, parts.condition.network.sample, parts.clock.monotonic)
+        chains = {
+            CHAIN: compose(layers, lambda _: answer),
+            OBSERVED: compose(layers, exchange),
+            UNOBSERVED: compose([layer for layer in layers if layer.plugin != "telemetry"], lambda _: answer),
+        }
         asked = request().replace(correlation_id=KEY)
-        yield lambda: chain(asked)
+        yield {name: partial(chain, asked) for name, chain in chains.items()}
 
 
 def run(rounds: int = 9, *, calls: int = CALLS, chain_calls: int = CHAIN_CALLS) -> Iterator[Row]:
@@ -174,9 +189,10 @@ def run(rounds: int = 9, *, calls: int = CALLS, chain_calls: int = CHAIN_CALLS) 
                 once()  # connections are made, modules are loaded
             subjects[name] = None if once is None else partial(each_time, once, calls)
         series = alternate(rounds, subjects)
-        chain = stack.enter_context(chain_alone(server.url))
-        chain()
-        alone = alternate(rounds, {"the chain without transport": lambda: each_time(chain, chain_calls)})
+        chains = stack.enter_context(chains_alone(server.url))
+        alone = alternate(
+            rounds, {name: partial(each_time, chain, chain_calls) for name, chain in chains.items()}, least_of=2
+        )
     ours = series["chatsdk"]
     yield from measured(BENCH, "POST of 250 bytes, keep-alive", series, "us")
     yield from measured(BENCH, "the chain", alone, "us")
@@ -187,4 +203,5 @@ def run(rounds: int = 9, *, calls: int = CALLS, chain_calls: int = CHAIN_CALLS) 
         ("slack_sdk WebClient", 1.00),
     ):
         yield goal(BENCH, f"POST through the default chain : {name}", ratios(ours, series[name]), limit)
-    yield goal(BENCH, "the chain without transport, us", alone["the chain without transport"], 10.0)
+    yield goal(BENCH, "the chain without transport, us", alone[CHAIN], 10.0)
+    yield goal(BENCH, "telemetry and network monitor, us a call", differences(alone[OBSERVED], alone[UNOBSERVED]), 8.0)

@@ -42,7 +42,7 @@ def _number(value: Any) -> bool:
 def test_the_pipeline_is_measured_beside_its_peers() -> None:
     """Each client makes its calls, or is said to be missing."""
     rows = list(pipeline.run(2, calls=3, chain_calls=20))
-    _check("pipeline", rows, {*pipeline.SUBJECTS, "the chain without transport"}, 5)
+    _check("pipeline", rows, {*pipeline.SUBJECTS, pipeline.CHAIN, pipeline.OBSERVED, pipeline.UNOBSERVED}, 6)
 
 
 def test_everybody_posts_250_bytes() -> None:
