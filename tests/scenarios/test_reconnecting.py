@@ -135,7 +135,7 @@ def test_a_quiet_connection_that_is_well_stays(server: DevServer, listener: List
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_after_the_last_try_it_has_failed(protocol: str, server: DevServer, channel: str, tmp_path: Path) -> None:
+def test_after_the_last_try_it_has_failed(protocol: str, server: DevServer, tmp_path: Path) -> None:
     """With a limit of tries: each is shown, then FAILED, which `run_forever` raises; `connect` begins anew."""
     shown: list[tuple[str, float | None]] = []
     with Listener(server, tmp_path, protocol) as bob:
@@ -148,7 +148,6 @@ def test_after_the_last_try_it_has_failed(protocol: str, server: DevServer, chan
                 bob.chat.connect()  # now, in place of after up to 2 s
 
         connection.watch(hurry)
-        bob.chat.subscribe(channel)
         with pytest.raises(ConnectionFailedError) as failure:
             bob.chat.run_forever()
         assert bob.states == [S.CLOSED, S.CONNECTING, *[S.DISCONNECTED, S.RECONNECTING] * TRIES, S.FAILED]
