@@ -14,6 +14,7 @@ One that is served for long (a handler that blocks, say) holds the others back f
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 WELL, AWAY, PROBING = range(3)
@@ -28,7 +29,9 @@ PATIENCE = 10.0
 
 class Probing:
     """circuit_open: seconds until the circuit lets a call through, 0 if it is not open; busy: a lane is served.
-    Thread-safe: two threads that ask at once may both be let through, which the circuit then sorts out."""
+    Thread-safe: two threads that ask at once may both be let through, which the circuit then sorts out. A look at the
+    circuit and what follows from it are one step: else one from before `over` could begin anew what has just ended, and
+    nobody would say again that it is over."""
 
     def __init__(
         self, circuit_open: Callable[[], float], busy: Callable[[], bool], monotonic: Callable[[], float]
@@ -36,11 +39,21 @@ class Probing:
         self._circuit_open = circuit_open
         self._busy = busy
         self._monotonic = monotonic
+        self._lock = threading.RLock()  # a signal's handler may call `over`
         self._step = WELL
         self._waits_since: float | None = None
 
     def wait(self) -> float:
         """Seconds until a lane may be claimed; 0: now."""
+        with self._lock:
+            return self._wait()
+
+    def over(self) -> None:
+        """The circuit closed, or something else happened for which all lanes are to be tried."""
+        with self._lock:
+            self._step = WELL
+
+    def _wait(self) -> float:
         opens = self._circuit_open()
         if opens > 0:
             if self._step == PROBING:
@@ -57,7 +70,3 @@ class Probing:
             if now - since < PATIENCE:
                 return LOOK
         return 0.0
-
-    def over(self) -> None:
-        """The circuit closed, or something else happened for which all lanes are to be tried."""
-        self._step = WELL

@@ -68,7 +68,7 @@ def died(emit: Emit, row: Row, now: float) -> None:
 def waits(emit: Emit, row: Row, park: Park, now: float) -> None:
     """A try failed and another one follows. What was no try (an open circuit, a missing token, a question to the
     server) is told by others or by nobody; but that a plugin stops a message is told here."""
-    _say(row, f"waits: {park.reason}", park.not_before - now)
+    _say(row, f"waits: {park.reason}", park.not_before - now, row.attempts + park.attempts)
     if not park.attempts and park.reason != Reason.PLUGIN.value:
         return
     error, attempts = as_error(park.error), row.attempts + park.attempts
@@ -93,7 +93,7 @@ def tried(row: Row) -> None:
     _say(row, "goes out")
 
 
-def _say(row: Row, what: str, delay: float = 0.0) -> None:
+def _say(row: Row, what: str, delay: float = 0.0, attempts: int | None = None) -> None:
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "message %s (key %s, channel %s) %s%s, tries so far: %d",
@@ -102,7 +102,7 @@ def _say(row: Row, what: str, delay: float = 0.0) -> None:
             row.request.channel,
             what,
             f", next try in {delay:.3f} s" if delay > 0 else "",
-            row.attempts,
+            row.attempts if attempts is None else attempts,
             extra=correlation(row),
         )
 

@@ -6,6 +6,7 @@ share one, it is counted, and the last `close()` closes it. The first one's limi
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -73,13 +74,21 @@ def open_store(directory: str | os.PathLike[str], **options: Any) -> OutboxStore
 
 def _import_store() -> type[SQLiteStore]:
     """Import what is heavy: sqlite3 and persistqueue. That one imports asyncio for its other half, to find only then
-    that aiofiles is missing; where it is, we say so first, and spare a short process a tenth of its time."""
-    hidden = "persistqueue" not in sys.modules and find_spec("aiofiles") is None
+    that aiofiles is missing; where it is, we say so first, and spare a short process a tenth of its time. What it logs
+    while it is imported (a choice of pickles, extras that nobody needs) would only puzzle our users."""
+    new = "persistqueue" not in sys.modules
+    hidden = new and find_spec("aiofiles") is None
+    log = logging.getLogger("persistqueue")
+    quiet = new and log.level == logging.NOTSET  # else the application has said what it wants
     if hidden:
         sys.modules[_OTHER_HALF] = None  # type: ignore[assignment]  # the import system's way to say: there is none
+    if quiet:
+        log.setLevel(logging.WARNING)
     try:
         from .store import SQLiteStore
     finally:
+        if quiet:
+            log.setLevel(logging.NOTSET)
         if hidden:
             sys.modules.pop(_OTHER_HALF, None)
     return SQLiteStore

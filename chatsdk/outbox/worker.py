@@ -127,6 +127,7 @@ class Worker:
         self._stopping = False
         self._serving: dict[Lane, Row | None] = {}  # the row that is out, if one is
         self._threads: dict[Lane, int] = {}  # who serves it
+        self._left: set[Lane] = set()  # served still (handlers run), but given back by the last commit
         self._begun = self._ended = 0  # turns
         self._last_try: dict[int, float] = {}  # when a row's last try ended, monotonic
         self._debts = Debts()
@@ -287,8 +288,10 @@ class Worker:
             raise
         finally:
             with self._lock:
-                self._serving.pop(lane, None)
-                self._threads.pop(lane, None)
+                if self._threads.get(lane) == threading.get_ident():  # once given back, another thread may have it
+                    self._threads.pop(lane)
+                    self._serving.pop(lane, None)
+                    self._left.discard(lane)
 
     def _wait_for_other(self, claim: Claim) -> None:
         """Another thread is still at this lane: others took us for dead (our owner's file was deleted) and gave it
@@ -372,8 +375,14 @@ class Worker:
             rows = self._commit(row, decision, 0 if self._stopping else more)
         except StorageError as error:
             self._disk_failed(error)
-            self._debts.add(partial(self._commit, row, decision, 0), partial(self._after, row, decision, failures))
+            pay = partial(self._or_release, row.lane, partial(self._commit, row, decision, 0))
+            self._debts.add(pay, partial(self._after, row, decision, failures))
             return ()
+        with self._lock:
+            if row.lane in self._serving:
+                self._serving[row.lane] = None
+                if not rows:
+                    self._left.add(row.lane)
         self._after(row, decision, failures)
         return rows
 
@@ -394,20 +403,34 @@ class Worker:
             if lane not in self._serving:
                 return
             del self._serving[lane]
+            if lane in self._left:
+                self._left.discard(lane)
+                return  # somebody else may have it by now
         pay: Callable[[], object] = partial(self._store.release, lane)
         if row is not None:
             park = Park(not_before=self._clock.time(), reason=Reason.UNCERTAIN.value, uncertain=True)
             if delay is not None:
                 park = replace(park, not_before=park.not_before + delay, reason=Reason.PLUGIN.value, failures=1)
-            pay = partial(self._store.park, lane, row.id, park)
+            pay = partial(self._or_release, lane, partial(self._store.park, lane, row.id, park))
         try:
-            try:
-                pay()
-            except LaneLostError:
-                self._store.release(lane)  # ours still, if it was the row that met its fate a moment ago
+            pay()
+        except LaneLostError:
+            return
         except Exception as error:
             self._disk_failed(error)
             self._debts.add(pay)
+
+    def _or_release(self, lane: Lane, pay: Callable[[], object]) -> None:
+        """`pay` for a lane that we serve no longer. LaneLostError also says that its row met its fate already, by a
+        commit that was interrupted, or that failed when all of it was written; then the lane may be ours still."""
+        try:
+            pay()
+        except LaneLostError:
+            with self._lock:
+                anew = lane in self._serving
+            if not anew:  # or it is in another thread's hands
+                self._store.release(lane)
+            raise
 
     def _sweep(self, now: float) -> None:
         monotonic = self._clock.monotonic()

@@ -172,7 +172,7 @@ class Transport:
             except ChatError as error:
                 error.request_id = request.correlation_id or None
                 if log.isEnabledFor(logging.DEBUG):
-                    self._log(request, deadline, type(error).__name__)
+                    self._log(request, deadline, _how(error))
                 if isinstance(error, StatusError) and error.status < 500:
                     self._observe_date(answer)  # a 401 may be due to the clock
                 raise
@@ -221,7 +221,8 @@ class Transport:
                 if died_idle:
                     opened.distrust(exchange, began)
                 if fresh or not again or not died_idle or self._clock.monotonic() >= deadline:
-                    raise self._explain(exchange, error) from error
+                    explained = self._explain(exchange, error)
+                    raise (_went_out_before(explained) if fresh else explained) from error
         opened.heard_at = now = self._clock.monotonic()
         return Answer(status, received, body, now - began)
 
@@ -304,6 +305,21 @@ class Transport:
         except (ValueError, TypeError, OverflowError):
             return
         self._on_skew(server - (self._clock.time() - answer.elapsed / 2))
+
+
+def _how(error: ChatError) -> str:
+    """How a try ended, for the log: no text, which may be a server's."""
+    name = type(error).__name__
+    return f"{error.status} ({name})" if isinstance(error, StatusError) else f"{name} ({error.code})"
+
+
+def _went_out_before(error: ChatError) -> ChatError:
+    """What the second try's error means: the first one left this machine, and nobody knows how far it came."""
+    if not isinstance(error, NotSentError):
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("no answer on a connection that died, and no other one before the deadline")
+    return OutcomeUnknownError(f"no answer on a connection that died; then {error.message}")
 
 
 class _Opened:

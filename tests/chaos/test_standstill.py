@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +19,10 @@ from tests.chaos.history import Name, Notebook
 from tests.chaos.one_user import client
 from tests.chaos.runs import make_run
 from tests.chaos.template import Template
+from tests.waiting import eventually
 
 LOCK_TIMEOUT_S = 1.0
 THREADS = 3
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll; fails after so many seconds."""
-    ends = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < ends, "it did not come to that"
-        time.sleep(0.005)
 
 
 def is_stopped(pid: int) -> bool:
@@ -43,7 +36,7 @@ def standing_still(template: Template, job: str, **facts: Any) -> Iterator[None]
     child = template.fork(job, **facts)
     template.go()
     try:
-        wait_until(lambda: is_stopped(child))
+        eventually(lambda: is_stopped(child), seconds=20.0)
         yield
     finally:
         os.kill(child, signal.SIGCONT)
@@ -96,7 +89,7 @@ def test_a_holder_killed_in_its_commit_frees_the_lock_at_once(
     notes = Notebook(run.notes)
     child = templates[0].fork("stands_still", **run.job)
     templates[0].go()
-    wait_until(lambda: is_stopped(child))
+    eventually(lambda: is_stopped(child), seconds=20.0)
     os.kill(child, signal.SIGKILL)
     assert templates[0].end() == -signal.SIGKILL
     with client(run.job, background=False, lock_timeout=LOCK_TIMEOUT_S) as chat:
@@ -146,7 +139,7 @@ def test_a_process_stopped_in_its_refresh_costs_others_their_time_out_and_not_th
             with pytest.raises(NotSentError):
                 list(chat.channels.list())
             assert time.monotonic() - began <= 0.5 + 0.5
-        wait_until(lambda: works(chat))  # after the back-off of the renewal that failed
+        eventually(lambda: works(chat), seconds=20.0)  # after the back-off of the renewal that failed
     assert {each["id"]: each["seen"] for each in server.fault_rules()}[rule] == 1
     server.clear_faults(rule)
 

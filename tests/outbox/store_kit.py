@@ -10,8 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +80,6 @@ def balanced(store: SQLiteStore) -> None:
     assert table == (pending, dead, size)
     assert orphans == 0, "rows of a lane that nobody would ever claim"
     assert empty == 0, "a lane without rows"
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Wait until `condition()` is true, and return what it said."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.005)
-    raise AssertionError(f"not within {seconds} s: {condition}")
 
 
 class Other:

@@ -15,7 +15,8 @@ from chatsdk.core.errors import SettingsError, StorageError
 from chatsdk.outbox import files
 from chatsdk.outbox.files import FileLock, Reserve
 from chatsdk.resilience.system_clock import SystemClock
-from tests.outbox.store_kit import Other, entry, eventually, open_directly
+from tests.outbox.store_kit import Other, entry, open_directly
+from tests.waiting import eventually
 
 CLOCK = SystemClock()
 

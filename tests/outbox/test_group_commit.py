@@ -23,7 +23,7 @@ from chatsdk.outbox import group_commit
 from chatsdk.outbox.files import FileLock
 from chatsdk.outbox.group_commit import GroupCommit, Transaction
 from chatsdk.resilience.system_clock import SystemClock
-from tests.outbox.store_kit import eventually
+from tests.waiting import eventually
 
 CLOCK = SystemClock()
 

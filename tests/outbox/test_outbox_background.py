@@ -23,8 +23,8 @@ from chatsdk.outbox.outbox import Outbox
 from chatsdk.outbox.store import SQLiteStore
 from chatsdk.resilience.system_clock import SystemClock
 from chatsdk.testing.memory_store import MemoryStore
-from tests.outbox.test_worker_threads import until
 from tests.outbox.world import FakeBackend, a_request, an_error
+from tests.waiting import eventually
 
 SOON = 10.0
 
@@ -216,7 +216,7 @@ def test_waking(running: Running) -> None:
 
     running.server.before = down
     row = running.accept()
-    until(lambda: (running.outbox.get(id=row.id) or row).attempts >= 4)  # by now it waits for about a second
+    eventually(lambda: (running.outbox.get(id=row.id) or row).attempts >= 4)  # by now it waits for about a second
     back.set()
     began = monotonic()
     assert running.outbox.wake() >= 0
@@ -248,7 +248,7 @@ def test_dead_letters_are_told_to_who_waits(running: Running) -> None:
     running.server.before = refuse
     row = running.wait(running.accept())
     assert (row.state, row.reason) == (State.DEAD, "rejected")
-    until(lambda: isinstance(running.events[-1], MessagePermanentFailure))
+    eventually(lambda: isinstance(running.events[-1], MessagePermanentFailure))
 
 
 def test_what_another_process_put_is_sent(running: Running) -> None:
@@ -293,7 +293,7 @@ def test_close_is_bounded_while_a_try_hangs(running: Running) -> None:
     assert following.wait(row_again(following, row)).state is State.SENT
     following.outbox.close(SOON)
     release.set()  # the old try's outcome comes, and is nobody's any more
-    until(lambda: not running.outbox._here.threads.alive)
+    eventually(lambda: not running.outbox._here.threads.alive)
     assert running.store.stats().delivered == 1
 
 
@@ -328,7 +328,7 @@ def test_closing_ends_every_wait(running: Running) -> None:
     found: list[Row | None] = []
     waiting = threading.Thread(target=lambda: found.append(running.outbox.wait(row.id, None)))
     waiting.start()
-    until(lambda: running.outbox._here.waiters._by_row)
+    eventually(lambda: running.outbox._here.waiters._by_row)
     running.outbox.close(SOON)
     waiting.join(SOON)
     assert found[0] is not None
@@ -394,7 +394,7 @@ def test_after_a_fork_the_child_begins_afresh(tmp_path: Path) -> None:
     threads, worker = running.outbox._here.threads, running.outbox._here.worker
     asleep: Any = threads._to_watcher
     # one at work on "held", one asleep as watcher, and no third that may still be looking
-    until(lambda: worker.busy and asleep._waiters and threads._spare + 2 == threads.alive)
+    eventually(lambda: worker.busy and asleep._waiters and threads._spare + 2 == threads.alive)
     pid = os.fork()
     if pid == 0:
         code = 1

@@ -20,8 +20,8 @@ from chatsdk.outbox.probing import LOOK, PATIENCE, Probing
 from chatsdk.outbox.store import SQLiteStore
 from chatsdk.resilience.circuits import Circuits
 from chatsdk.resilience.system_clock import SystemClock
-from tests.outbox.test_worker_threads import until
 from tests.outbox.world import FakeBackend, a_request
+from tests.waiting import eventually
 
 LANES = 12
 
@@ -80,6 +80,27 @@ def test_who_hangs_holds_nobody_up() -> None:
     assert probing.wait() == 0
     world.busy = True
     assert probing.wait() == LOOK
+
+
+def test_the_circuit_closes_while_somebody_asks() -> None:
+    """What was seen of it a moment before does not outlast its end: nobody would say again that it is over."""
+    world = World()
+    ends: list[threading.Thread] = []
+
+    def open_a_moment_ago() -> float:
+        if not world.opens:
+            return 0.0
+        world.opens = 0.0
+        ends.append(threading.Thread(target=probing.over))
+        ends[0].start()
+        ends[0].join(0.1)  # it goes on at once, or when this look is over
+        return 1.0
+
+    probing = Probing(open_a_moment_ago, lambda: world.busy, lambda: world.now)
+    world.opens, world.busy = 1.0, True
+    probing.wait()
+    ends[0].join(10)
+    assert probing.wait() == 0
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 60.0]), st.booleans(), st.booleans())))
@@ -141,12 +162,12 @@ def refused_for_a_probe(directory: Path) -> float:
         circuit_open=lambda: circuit.retry_after,
     )
     rows = [outbox.accept(a_request(f"c{number % LANES}"), 3600.0).row for number in range(3 * LANES)]
-    until(lambda: circuit.counts.opened >= 3)
+    eventually(lambda: circuit.counts.opened >= 3)
     before = circuit.counts
-    until(lambda: circuit.counts.opened >= before.opened + 10)
+    eventually(lambda: circuit.counts.opened >= before.opened + 10)
     after = circuit.counts
     away.clear()
-    until(lambda: store.stats().delivered == len(rows))
+    eventually(lambda: store.stats().delivered == len(rows))
     outbox.close(5.0)
     store.close()
     place = {row.key: row.id for row in rows}

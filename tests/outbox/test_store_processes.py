@@ -12,7 +12,8 @@ import pytest
 
 from chatsdk.core.errors import StorageError
 from chatsdk.core.store import Lane, LaneLostError, Park, Selection
-from tests.outbox.store_kit import LANE, NOW, Other, balanced, claimed, entry, eventually, open_directly
+from tests.outbox.store_kit import LANE, NOW, Other, balanced, claimed, entry, open_directly
+from tests.waiting import eventually
 
 PUT_AND_CLAIM = """
 mine = int(sys.argv[1]) if len(sys.argv) > 1 else os.getpid()

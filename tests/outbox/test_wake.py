@@ -16,8 +16,9 @@ import pytest
 from chatsdk.core.store import Selection, State
 from chatsdk.outbox import forks, wake
 from chatsdk.outbox.wake import PAUSE, WakeFile
-from tests.outbox.store_kit import Other, eventually
+from tests.outbox.store_kit import Other
 from tests.outbox.test_forks import blind, ended_well, in_child
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="inotify")
 

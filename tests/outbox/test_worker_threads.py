@@ -11,17 +11,9 @@ from time import monotonic
 import pytest
 
 from chatsdk.outbox.threads import Threads
+from tests.waiting import eventually
 
 SOON = 5.0
-
-
-def until(condition: Callable[[], object], limit: float = SOON) -> None:
-    """Wait for something that other threads bring about."""
-    end = monotonic() + limit
-    tick = threading.Event()
-    while not condition():
-        assert monotonic() < end, "it did not happen"
-        tick.wait(0.002)
 
 
 class Work:
@@ -67,7 +59,7 @@ def test_nothing_starts_by_itself(work: Work) -> None:
     seen: list[threading.Thread] = []
     work.jobs.append(lambda: seen.append(threading.current_thread()))
     work.threads.notify()
-    until(lambda: seen)
+    eventually(lambda: seen)
     assert seen[0].daemon
     assert seen[0].name.startswith("chatsdk-outbox-")
 
@@ -80,11 +72,11 @@ def test_eight_jobs_overlap_and_no_ninth_thread_starts(work: Work) -> None:
     work.jobs += [partial(together.wait, SOON) for _ in range(8)]
     work.jobs.append(lambda: done.append(1))
     work.threads.notify()
-    until(lambda: together.n_waiting == 8)
+    eventually(lambda: together.n_waiting == 8)
     assert work.threads.alive == 8
     assert not done
     together.wait(SOON)
-    until(lambda: done)
+    eventually(lambda: done)
 
 
 def test_a_job_that_hangs_delays_no_other(work: Work) -> None:
@@ -93,7 +85,7 @@ def test_a_job_that_hangs_delays_no_other(work: Work) -> None:
     release, done = threading.Event(), threading.Event()
     work.jobs.append(partial(release.wait, SOON))
     work.threads.notify()
-    until(lambda: not work.jobs)
+    eventually(lambda: not work.jobs)
     began = monotonic()
     work.jobs.append(done.set)
     work.threads.notify()
@@ -146,7 +138,7 @@ def test_many_lanes_woken_at_once_run_in_parallel(work: Work) -> None:
     assert work.threads is not None
     work.threads._poll = 60.0
     work.threads.notify()
-    until(lambda: work.looks)
+    eventually(lambda: work.looks)
     together = threading.Barrier(5)
     work.jobs += [partial(together.wait, SOON) for _ in range(4)]
     work.threads.notify_all()
@@ -157,7 +149,7 @@ def test_what_others_put_is_found_by_looking(work: Work) -> None:
     """Nobody notifies: the watcher looks once a `poll`."""
     assert work.threads is not None
     work.threads.notify()
-    until(lambda: work.looks)
+    eventually(lambda: work.looks)
     done = threading.Event()
     work.jobs.append(done.set)
     assert done.wait(SOON)
@@ -169,8 +161,8 @@ def test_spare_threads_end(work: Work) -> None:
     together = threading.Barrier(4)
     work.jobs += [partial(together.wait, SOON) for _ in range(4)]
     work.threads.notify()
-    until(lambda: work.threads is not None and work.threads.alive >= 4)
-    until(lambda: work.threads is not None and work.threads.alive == 1)
+    eventually(lambda: work.threads is not None and work.threads.alive >= 4)
+    eventually(lambda: work.threads is not None and work.threads.alive == 1)
 
 
 def test_an_exception_kills_no_thread(work: Work, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,7 +177,7 @@ def test_an_exception_kills_no_thread(work: Work, caplog: pytest.LogCaptureFixtu
         work.jobs += [broken, done.set]
         work.threads.notify()
         assert done.wait(SOON)
-        until(lambda: "stumbled" in caplog.text)
+        eventually(lambda: "stumbled" in caplog.text)
 
 
 def test_stop_is_bounded_and_starts_nothing(work: Work) -> None:
@@ -194,14 +186,14 @@ def test_stop_is_bounded_and_starts_nothing(work: Work) -> None:
     release = threading.Event()
     work.jobs.append(partial(release.wait, SOON))
     work.threads.notify()
-    until(lambda: not work.jobs)
+    eventually(lambda: not work.jobs)
     began = monotonic()
     assert not work.threads.stop(0.2)
     assert 0.15 < monotonic() - began < 1.0
     work.jobs.append(lambda: pytest.fail("it was started"))
     work.threads.notify()
     release.set()
-    until(lambda: work.threads is not None and work.threads.alive == 0)
+    eventually(lambda: work.threads is not None and work.threads.alive == 0)
     assert work.jobs
 
 

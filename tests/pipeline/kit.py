@@ -7,7 +7,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -131,14 +130,6 @@ def raised(call: Callable[[], Any]) -> ChatError:
     except ChatError as error:
         return error
     raise AssertionError("nothing was raised")
-
-
-def eventually(check: Callable[[], Any]) -> None:
-    """Wait until `check()` is true."""
-    end = time.monotonic() + LIMIT
-    while not check():
-        assert time.monotonic() < end, "it did not happen"
-        threading.Event().wait(0.005)
 
 
 def http(

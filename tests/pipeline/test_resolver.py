@@ -13,7 +13,8 @@ import pytest
 from chatsdk.core.errors import ConnectTimeoutError, NotSentError
 from chatsdk.pipeline.resolver import Resolver
 from chatsdk.pipeline.transport import Transport
-from tests.pipeline.kit import RawServer, always, eventually, http, raised, send
+from tests.pipeline.kit import RawServer, always, http, raised, send
+from tests.waiting import eventually
 
 HERE = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))
 THERE = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 80))

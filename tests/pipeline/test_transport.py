@@ -269,6 +269,25 @@ def test_dead_idle_connection_and_a_request_that_must_not_be_repeated(serve: Ser
     assert len(server.requests) == 2
 
 
+def test_dead_idle_connection_and_no_other_one(serve: Serve, connect: Connect) -> None:
+    """The server took the request and died: that it cannot be reached now does not mean that nothing was sent."""
+
+    def behave(peer: Peer) -> None:
+        peer.request()
+        peer.say(http())
+        peer.request()
+        server._listener.shutdown(socket.SHUT_RDWR)  # nobody can connect any more
+        peer.reset()
+
+    server = serve(behave)
+    transport = connect(server)
+    transport(read())
+    error = raised(lambda: transport(send()))
+    assert type(error) is OutcomeUnknownError
+    assert error.maybe_done
+    assert len(server.requests) == 2
+
+
 def test_all_idle_connections_dead(serve: Serve, connect: Connect) -> None:
     """After a restart of the server every idle connection is dead; the second try takes none of them."""
     gate = threading.Barrier(4)
