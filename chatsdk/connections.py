@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from .auth import read_claims, read_payload
 from .core.backoff import RECONNECTS
-from .core.errors import ChatError, ConnectionFailedError, TokenExpiredError
+from .core.errors import ChatError, ConnectionFailedError, StatusError, TokenExpiredError
 from .core.events import Event, MessageEvent, MessageFailed
 from .core.exchange import Call
 from .core.protocols.states import ConnectionState
@@ -94,6 +94,9 @@ class Connections:
         self._polls = polls
         self._seen = seen
         self._polling: dict[str, str] = {}
+        self._polling_told = ""
+        self._polling_telling = False
+        self._polling_lock = threading.Lock()
         self._lock = threading.RLock()
         self._workshop: Workshop | None = None
         self._typing: TypingSignals | None = None
@@ -123,6 +126,13 @@ class Connections:
         for connection in list(self._by_user.values()):
             connection.connection.post(lambda *_: None)
 
+    def network_back(self) -> None:
+        """The server is in contact again over HTTP, or the system has a network: who waits to connect again need not.
+        But where a server refused us it was not the network, and it may have asked us to wait."""
+        for made in list(self._by_user.values()):
+            if not isinstance(made.connection.error, StatusError):
+                made.connection.retry_now()
+
     def on_token(self, user: str) -> None:
         """The user has a token again: a connection that was given up for want of one is made anew."""
         known = self._by_user.get(user)
@@ -139,9 +149,10 @@ class Connections:
         settings = self._settings
         plain = settings.realtime == "json"
         tokens = _Tokens(user, self._token, lambda: self._call(self._backend().me(user), fresh=True), self._clock.time)
+        url = settings.ws_url or url_beside(settings.url, settings.realtime)
         return Realtime(
             user,
-            settings.ws_url or url_beside(settings.url, settings.realtime),
+            url,
             self._backend(),
             self._shared(),
             ask=self._ask,
@@ -152,7 +163,7 @@ class Connections:
             headers=_bearer if plain else None,
             on_connected=lambda: self._errand(self._wake),
             on_polling=lambda reason: self._polled(user, reason),
-            pulse=Pulse(self._sample, self._watched),
+            pulse=Pulse(self._sample, self._watched, same=_address(url) == _address(settings.url)),
             offline=self._offline,
             emit=self._emit,
             dial=DialSettings.of(settings),
@@ -197,15 +208,29 @@ class Connections:
         return self._workshop
 
     def _polled(self, user: str, reason: str) -> None:
-        """Realtime is not what it should be while any user's messages are polled."""
-        before = next(iter(self._polling.values()), "")
-        if reason:
-            self._polling[user] = reason
-        else:
-            self._polling.pop(user, None)
-        after = next(iter(self._polling.values()), "")
-        if after != before:
-            self._polls(after)
+        """Realtime is not what it should be while any user's messages are polled. Called by each user's reader thread.
+        One of them tells, with no lock held, for those that come meanwhile as well: or the last word might not be the
+        last one told."""
+        with self._polling_lock:
+            if reason:
+                self._polling[user] = reason
+            else:
+                self._polling.pop(user, None)
+            if self._polling_telling:
+                return
+            self._polling_telling = True
+        while (why := self._polling_news()) is not None:
+            self._polls(why)
+
+    def _polling_news(self) -> str | None:
+        """What is to be told, None: nothing any more."""
+        with self._polling_lock:
+            why = next(iter(self._polling.values()), "")
+            if why == self._polling_told:
+                self._polling_telling = False
+                return None
+            self._polling_told = why
+            return why
 
     def _errand(self, work: Callable[[], object]) -> None:
         """In another thread: the one that reads does not wait for a disk."""
@@ -296,6 +321,8 @@ class Connections:
     def after_fork(self) -> None:
         """In a forked child: fresh locks; connections find out by themselves."""
         self._lock = threading.RLock()
+        self._polling_lock = threading.Lock()
+        self._polling_telling = False
         self._endings = set()
         for stream in list(self._streams):
             stream.after_fork()
@@ -390,6 +417,12 @@ def _no_claims(_: Secret) -> Mapping[str, Any]:
 
 def _bearer(token: Secret | None) -> Mapping[str, str | Secret]:
     return {} if token is None else {"Authorization": Secret(f"Bearer {token.reveal()}")}
+
+
+def _address(url: str) -> tuple[str | None, int]:
+    """(host, port) that a server is asked at."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or (443 if parts.scheme in ("https", "wss") else 80)
 
 
 def url_beside(url: str, protocol: str) -> str:

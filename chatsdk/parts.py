@@ -152,7 +152,7 @@ class Parts:
             transport=lambda: self.transport,
             emit=self.emit,
             subscribe=self.emitter.subscribe,
-            restored=self._wake_lanes,
+            restored=self._network_back,
             watching=self.connections.rouse,
         )
         if hasattr(os, "register_at_fork"):
@@ -394,6 +394,13 @@ class Parts:
         if outbox is not None:
             with contextlib.suppress(StorageError):  # then it waits, which does no harm
                 outbox.wake(lane=None if user is None or channel is None else Lane(user, channel))
+
+    def _network_back(self) -> None:
+        """There is contact again. A circuit that opened meanwhile may have been the network's fault."""
+        for name in ("api", "auth"):
+            self.circuits[name].probe_now()
+        self._wake_lanes()
+        self.connections.network_back()
 
     def _on_token(self, user: str) -> None:
         outbox: Outbox | None = self._made.get("outbox")

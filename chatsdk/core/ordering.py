@@ -287,7 +287,8 @@ class Order:
             if not self.stopped:
                 self._other_lost = False
                 self._seqs_lost.clear()
-            if self._owing and not self.filling and not self.stopped:
+            if (self._owing or self.filling) and not self.stopped:
+                self.filling = False  # one that is under way may wait for a next try, or be refused by what was between
                 self._ask(now)
         else:
             for offset in sorted(self._ahead):

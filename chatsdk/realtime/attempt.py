@@ -15,6 +15,7 @@ from ..core.clock import Clock
 from ..core.errors import (
     ChatError,
     ConnectionFailedError,
+    ConnectTimeoutError,
     SettingsError,
     StatusError,
     TokenExpiredError,
@@ -31,6 +32,9 @@ from .wire import Wire
 
 TOKEN_TIMEOUT = 30.0
 """Seconds that a token may take until the try counts as failed."""
+
+UNREACHED = frozenset({"connect", "dns"})
+"""Codes of a dial (beside time-outs) that found no way to the server. What a proxy or TLS says is another matter."""
 
 FINAL = (TokenExpiredError, SettingsError)
 """Errors that no further try would mend."""
@@ -109,8 +113,13 @@ class Attempt:
         try:
             ready = self._ready(waiter, fresh_token)
             self.url = ready.url
+        except ChatError as error:
+            return Lost(error, reconnect=not isinstance(error, FINAL))
+        try:
             wire = Wire(self._dialer.dial(ready.url, waiter))
         except ChatError as error:
+            if error.code in UNREACHED or isinstance(error, ConnectTimeoutError):
+                self._pulse.unreached()
             return Lost(error, reconnect=not isinstance(error, FINAL))
         try:
             return self._talk(wire, ready, waiter, waker, opened)

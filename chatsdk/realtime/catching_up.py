@@ -120,8 +120,9 @@ class CatchingUp:
     # ---- where a channel stands
 
     def locate(self, subscription: Subscription) -> None:
-        """Ask for its newest seq."""
-        if not subscription.locating:
+        """Ask for its newest seq, now: whoever asked in vain before waits no longer for his next try."""
+        if not subscription.locating or subscription.locate_at is not None:
+            subscription.locate_at = None
             subscription.locating = self._errand(
                 lambda: self._history.newest(subscription.channel),
                 lambda newest, now: self._located(subscription, newest, now),
@@ -148,9 +149,10 @@ class CatchingUp:
         elif subscription.step is Step.DOWN or subscription.order.seq is not None:
             self._located(subscription, None, now)
         else:
-            self._later(self._again_at(subscription, error, now), lambda _: self._relocate(subscription))
+            until = subscription.locate_at = self._again_at(subscription, error, now)
+            self._later(until, lambda _: self._relocate(subscription, until))
             self._told_where(subscription)  # what comes is heard all the same
 
-    def _relocate(self, subscription: Subscription) -> None:
-        subscription.locating = False
-        self.locate(subscription)
+    def _relocate(self, subscription: Subscription, until: float) -> None:
+        if subscription.locate_at == until:
+            self.locate(subscription)

@@ -56,6 +56,12 @@ _LEFT_OUT = re.compile(rb"(?im)^(?:set-cookie|content-length)[ \t]*:.*\r?\n(?:[ 
 
 _STATUS: Mapping[int, type[StatusError]] = {401: Unauthorized, 403: Forbidden, 404: NotFound, 429: RateLimited}
 
+_HINTS: Mapping[int, str] = {
+    403: "check ws_token and ws_url; a proxy or filter on the way may let no websocket through",
+    404: "check ws_url and realtime: no websocket is served at this address",
+}
+"""Of an answer to a handshake, which is about no channel and no message."""
+
 _VISIBLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 _importing = ImportLock()
@@ -71,11 +77,12 @@ class Ended(NamedTuple):
 
 class Frames:
     """One open WebSocket. Belongs to the reader thread. `ended`: why it ended, or None. `pongs`: what came as answers
-    to pings and was not looked at yet."""
+    to pings and was not looked at yet. `came`: bytes of the last read, of which TLS may have kept all."""
 
     def __init__(self, wire: Wire, websocket: Any, max_size: int) -> None:
         self.wire = wire
         self.ended: Ended | None = None
+        self.came = 0
         self.pongs: deque[bytes] = deque(maxlen=2)  # a peer may send more of them than were asked for
         self._websocket = websocket  # Any: its methods have no types
         self._max_size = max_size
@@ -85,12 +92,13 @@ class Frames:
 
     def texts(self) -> list[str]:
         """Read once: the texts that are complete now. Never raises for what a peer sends: see `ended`."""
+        self.came = 0
         try:
-            came = self.wire.read()
+            self.came = self.wire.read()
         except OSError as error:
             self.ended = Ended(ABNORMAL, error.strerror or str(error) or type(error).__name__)
             return []
-        return self.cut() if came else []
+        return self.cut() if self.came else []
 
     def cut(self) -> list[str]:
         """The complete texts of what has come already."""
@@ -334,4 +342,9 @@ def _refused(status: int | None, headers: Mapping[str, Any]) -> ChatError:
         return CaptivePortalError(text)
     after = str(headers.get("retry-after", ""))
     cls = _STATUS.get(status, ServerError if status >= 500 else StatusError)
-    return cls(text, status=status, retry_after=float(after) if after.isdecimal() and len(after) < 6 else None)
+    return cls(
+        text,
+        status=status,
+        hint=_HINTS.get(status),
+        retry_after=float(after) if after.isdecimal() and len(after) < 6 else None,
+    )

@@ -157,8 +157,8 @@ class Polling:
 
     def drop(self, subscription: Subscription) -> None:
         """This one is told again, or is of no interest any more."""
-        if self._rows and self._rows.pop(subscription, None) is not None and not self._rows:
-            if self._away_since is None:
+        if self._rows and self._rows.pop(subscription, None) is not None:
+            if not self._rows and self._away_since is None:
                 self._begun = False
             self._tell()
 
@@ -203,9 +203,10 @@ class Polling:
         return found
 
     def answers(self, subscription: Subscription) -> bool:
-        """An answer has come; whether it is the first one for this channel."""
+        """An answer has come; whether it is the first one for this channel. One that catches up on a channel that is
+        heard is none: what is over by now was an outage, of HTTP as well."""
         row = self._rows.get(subscription)
-        if row is None or row.answered:
+        if row is None or row.answered or subscription.step is Step.HEARD:
             return False
         row.answered = True
         self._tell()
@@ -234,12 +235,13 @@ class Polling:
 
     def refused(self, subscription: Subscription, error: BaseException, now: float) -> bool:
         """The answer was a no for good. False: it is not looked up, and that counts."""
-        row = self._rows.get(subscription)
-        if row is None or subscription.step is Step.HEARD:
+        if subscription.step is Step.HEARD:
             return False
-        if not row.refused:
-            log.warning("channel %s cannot be polled: %s", subscription.channel, error)
-        row.asked, row.refused, row.at = False, True, now + REFUSED
+        row = self._rows.get(subscription)
+        if row is not None:
+            if not row.refused:
+                log.warning("channel %s cannot be polled: %s", subscription.channel, error)
+            row.asked, row.refused, row.at = False, True, now + REFUSED
         return True
 
     @property

@@ -6,7 +6,9 @@ Rules.
 2. Who watches the network wants to know within seconds. So while somebody does and nothing came for INTERVAL seconds a
    ping frame is sent, which any WebSocket peer answers (RFC 6455, 5.5.2): the monitor then has no need of a request
    over HTTP. Nobody watches: no ping, no wake-up.
-3. A ping that is not answered within TIMEOUT is a lost try, no more. Whether the connection is alive is the protocol's
+3. A try that finds no connection is a lost one, where the chat server has the same address; else it says nothing of
+   that server.
+4. A ping that is not answered within TIMEOUT is a lost try, no more. Whether the connection is alive is the protocol's
    business, by its own heartbeat.
 """
 
@@ -41,18 +43,30 @@ class Pulse:
 
     sample    told of every heartbeat
     watched   whether anybody watches the network
+    same      the chat server has the same address as the realtime server
     interval  see above
     """
 
     def __init__(
-        self, sample: Sample = _nothing, watched: Callable[[], bool] = _nobody, *, interval: float = INTERVAL
+        self,
+        sample: Sample = _nothing,
+        watched: Callable[[], bool] = _nobody,
+        *,
+        same: bool = False,
+        interval: float = INTERVAL,
     ) -> None:
         self.sample = sample
+        self._same = same
         self._interval = interval
         self._watched = watched
         self._sign = 0.0
         self._asked: float | None = None
         self._number = 0
+
+    def unreached(self) -> None:
+        """There was no way to the server."""
+        if self._same:
+            self.sample(None, False)
 
     def begin(self, now: float) -> None:
         """The connection is open."""

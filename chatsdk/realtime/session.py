@@ -3,8 +3,8 @@
 A turn of the loop: what is due, what other threads posted, then a wait for the socket, the next due time or a word from
 outside; then one read, and one batch to the listener. Only the reader thread is in here, so nothing is locked.
 
-`Send`, `Close`, heartbeats and the wish for the connection's own token are dealt with here; everything else goes to
-the listener.
+`Send`, `Ping`, `Close`, heartbeats and the wish for the connection's own token are dealt with here; everything else
+goes to the listener.
 After an `Opened`, the last that it hears is one `Close`, whoever caused that.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from ..core.clock import Clock
-from ..core.protocols.outputs import Close, Heartbeat, Opened, Output, RealtimeProtocol, Send, TokenWanted
+from ..core.protocols.outputs import Close, Heartbeat, Opened, Output, Ping, RealtimeProtocol, Send, TokenWanted
 from ..core.tokens import Secret
 from .frames import ABNORMAL, Ended, Frames
 from .pulse import Pulse
@@ -34,7 +34,7 @@ LEAVE_TIMEOUT = 0.5
 RECOVER_IN = 1.0
 """Seconds until what raised is called again."""
 
-_OURS = frozenset((Send, Close, Opened, TokenWanted, Heartbeat))
+_OURS = frozenset((Send, Ping, Close, Opened, TokenWanted, Heartbeat))
 
 log = logging.getLogger("chatsdk.realtime")
 
@@ -197,14 +197,14 @@ class Session:
     # ---- a turn
 
     def _turn(self, open_until: float) -> None:
-        now = self._clock.monotonic()
+        is_open = self.opened_at is not None  # who opens by what is due has something else to say first
         due = self._protocol.next_due()
+        now = self._clock.monotonic()  # after it: what is due "now" is due
         if due is not None and due <= now:
             self._obey(self._protocol.due(now), now)
             due = self._protocol.next_due()
             due = None if due is None else max(due, now + LEAST_WAIT)
         if self._wire.unsent < MAX_UNSENT:
-            is_open = self.opened_at is not None
             self._obey(self._runner.lasting(self._protocol if is_open else None, now), now)
             if is_open:
                 self._obey(self._runner.passing(self._protocol, now), now)
@@ -230,7 +230,8 @@ class Session:
         if readable:
             texts = self._frames.texts()
             now = self._clock.monotonic()
-            self._protocol.heard(now)
+            if self._frames.came:
+                self._protocol.heard(now)
             while self._frames.pongs:
                 self._pulse.pong(self._frames.pongs.popleft(), now)
             self._receive(texts, now)
@@ -288,6 +289,8 @@ class Session:
                 self._frames.send(output.text)
             except OSError as error:
                 self._frames.ended = self._frames.ended or Ended(ABNORMAL, error.strerror or type(error).__name__)
+        elif isinstance(output, Ping):
+            self._frames.ping(b"")
         elif isinstance(output, Close):
             self._end = output
             self._frames.close()

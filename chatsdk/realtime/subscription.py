@@ -62,6 +62,7 @@ class Subscription:
         "heard",
         "kept",
         "lane",
+        "locate_at",
         "locating",
         "order",
         "out",
@@ -90,6 +91,7 @@ class Subscription:
         self.token_asked = False
         self.renewing = False
         self.locating = False
+        self.locate_at: float | None = None  # when that is tried again; None: it is under way, if it is
         self.fetch: Fetch | None = None
         self.fetching = False
         self.fetch_failures = 0

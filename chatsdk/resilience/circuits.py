@@ -145,6 +145,12 @@ class _Rules:
         if event is not None:
             self._emit(event)
 
+    def probe_now(self) -> None:
+        """Its time is over: the next call is the probe."""
+        with self._lock:
+            if self._state == OPEN:
+                self._open_for = 0.0
+
     def force_open(self, seconds: float | None = None) -> None:
         """Open it for `seconds` (None: the rules' `open_max`); then probes decide, as ever."""
         with self._lock:
@@ -323,6 +329,11 @@ class Circuit:
         """Close it and forget its failures."""
         if self._breaker is not None:
             self._breaker.reset()
+
+    def probe_now(self) -> None:
+        """What opened it may be over: the next call is let through, as a probe. One that is not open stays as it is."""
+        if self._breaker is not None:
+            self._breaker.probe_now()
 
     def force_open(self, seconds: float | None = None) -> None:
         """Open it for `seconds` (None: as long as it may be open at most); then a probe decides, as ever."""

@@ -15,6 +15,7 @@ import pytest
 
 from tests.faults.link import BLACK_HOLE, NO_ANSWERS, NO_SIGNAL, PORTAL, REFUSED, WELL, Link, Way, slow
 from tests.faults.proxy import HOST, PAGE, FaultProxy
+from tests.waiting import eventually
 
 LIMIT = 10.0
 SLACK_S = 0.5
@@ -102,13 +103,6 @@ def silent(sock: socket.socket, seconds: float = 0.2) -> bool:
     return False
 
 
-def until(true: Callable[[], object]) -> None:
-    ends = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.002)
-
-
 def test_a_link_that_is_well_changes_nothing(dial: Callable[[], socket.socket], echo: Echo) -> None:
     """Any bytes, many of them, and the end of both sides go through as they are."""
     data = random.Random(1).randbytes(2_000_000)
@@ -153,9 +147,9 @@ def test_directions_are_apart(dial: Callable[[], socket.socket], proxy: FaultPro
     proxy.set(Link(down=Way(latency=0.5)))
     sock = dial()
     sock.sendall(b"hello")
-    until(lambda: proxy.connections)
+    eventually(lambda: proxy.connections)
     began = time.monotonic()
-    until(lambda: echo.heard == b"hello")
+    eventually(lambda: echo.heard == b"hello")
     assert exactly(sock, 5) == b"hello"
     assert time.monotonic() - began >= 0.4
 
@@ -187,7 +181,7 @@ def test_cut_after_so_many_bytes(dial: Callable[[], socket.socket], proxy: Fault
     sock.sendall(b"x" * 5000)
     with pytest.raises(ConnectionResetError):
         exactly(sock, 5000)
-    until(lambda: len(echo.heard) == 1000)
+    eventually(lambda: len(echo.heard) == 1000)
 
 
 def test_reset_and_hang_up(dial: Callable[[], socket.socket], proxy: FaultProxy) -> None:
@@ -227,7 +221,7 @@ def test_answers_do_not_arrive(dial: Callable[[], socket.socket], proxy: FaultPr
     proxy.set(NO_ANSWERS)
     sock = dial()
     sock.sendall(b"hello")
-    until(lambda: echo.heard == b"hello")
+    eventually(lambda: echo.heard == b"hello")
     assert silent(sock)
 
 
@@ -293,7 +287,7 @@ def test_captive_portal(proxy: FaultProxy, dial: Callable[[], socket.socket], ec
     with socket.create_connection((address.hostname, address.port), LIMIT) as sock:
         sock.sendall(b"GET /sign-in HTTP/1.1\r\n\r\n")
         assert exactly(sock, 100_000).endswith(PAGE)
-    until(lambda: proxy.visits == [b"GET /sign-in HTTP/1.1"])
+    eventually(lambda: proxy.visits == [b"GET /sign-in HTTP/1.1"])
 
 
 def test_flapping(proxy: FaultProxy) -> None:
@@ -306,7 +300,7 @@ def test_flapping(proxy: FaultProxy) -> None:
             seen.append(proxy.link)
         return len(seen) > 5
 
-    until(look)
+    eventually(look)
     assert seen[1:5] in ([WELL, NO_SIGNAL] * 2, [NO_SIGNAL, WELL] * 2)
     proxy.set(WELL)
     for _ in range(20):
@@ -321,7 +315,7 @@ def test_flapping_resets_where_it_refuses(proxy: FaultProxy, dial: Callable[[], 
     proxy.flap([REFUSED], 0.2)
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
-    until(lambda: proxy.link == WELL)
+    eventually(lambda: proxy.link == WELL)
     ask(dial())
 
 
@@ -385,4 +379,4 @@ def test_stopping_leaves_nothing(echo: Echo) -> None:
     proxy.stop()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((HOST, proxy.port), 1)
-    until(lambda: threading.active_count() <= before)
+    eventually(lambda: threading.active_count() <= before)

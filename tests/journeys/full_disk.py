@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chatsdk import ChatClient, ChatError, OutboxFullError, State, StorageError
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 SIZES = (2000, 10, 1000)
 MANY = 10_000

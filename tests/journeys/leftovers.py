@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from chatsdk import ChatClient, State
 from chatsdk.resources.receipt import Receipt
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 
 def threads() -> Counter[str]:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
 from chatsdk import ChatClient, events
 from chatsdk.core.protocols.states import ConnectionState
 from chatsdk.devserver.process import DevServer
+from tests.waiting import eventually
 
 LIMIT = 15.0
 """Seconds after which something that should happen is taken not to happen."""
 
 PROTOCOLS = ("centrifugo", "json")
-
-
-def until(true: Callable[[], object], limit: float = LIMIT) -> float:
-    """Wait until `true()`; how many seconds that took."""
-    began = monotonic()
-    while not true():
-        assert monotonic() < began + limit, "it did not happen"
-        sleep(0.002)
-    return monotonic() - began
 
 
 class Listener:
@@ -60,7 +50,7 @@ class Listener:
     def hear(self, *channels: str, **options: Any) -> Listener:
         """Subscribe, and wait until they are heard."""
         self.chat.subscribe(channels, **options)
-        until(lambda: all(self.chat.connection.subscriptions[channel] == "subscribed" for channel in channels))
+        eventually(lambda: all(self.chat.connection.subscriptions[channel] == "subscribed" for channel in channels))
         return self
 
     def texts(self, channel: str) -> list[str | None]:

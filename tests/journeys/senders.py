@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 SCRIPT = Path(__file__).with_name("steady.py")
 

@@ -10,7 +10,7 @@ import sys
 import threading
 
 from chatsdk import ChatClient, NotAcceptedError
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 PACE_S = 0.005
 

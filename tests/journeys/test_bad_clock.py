@@ -21,7 +21,7 @@ from tests.faults.link import REFUSED, WELL
 from tests.faults.proxy import FaultProxy
 from tests.journeys.leftovers import exactly_once, nothing_left
 from tests.journeys.moved_clock import MovedClock
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 HOUR = 3600.0
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])

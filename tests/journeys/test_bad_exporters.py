@@ -21,7 +21,7 @@ from chatsdk.plugin import CallNext, Middleware, Request, Response, Stage, hooki
 from tests.faults.link import REFUSED, WELL
 from tests.faults.proxy import FaultProxy
 from tests.journeys.leftovers import exactly_once, nothing_left
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 

@@ -16,8 +16,8 @@ from chatsdk.devserver.process import DevServer
 from tests.faults.link import PORTAL, REFUSED
 from tests.faults.proxy import FaultProxy
 from tests.journeys.leftovers import exactly_once, nothing_left
-from tests.journeys.waiting import eventually
 from tests.pipeline.kit import Peer, RawServer, http
+from tests.waiting import eventually
 
 INTERVAL = 0.2
 """Seconds between two probes; 10 in life."""

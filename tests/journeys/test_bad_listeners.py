@@ -18,7 +18,7 @@ from chatsdk.devserver.process import DevServer
 from tests.faults.link import REFUSED, WELL
 from tests.faults.proxy import FaultProxy
 from tests.journeys.leftovers import exactly_once, nothing_left, threads
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 HEARD = {
     events.MessageQueued,

@@ -11,7 +11,7 @@ import pytest
 
 from chatsdk import ChatClient, NotAcceptedError, PluginError, Reason, State, events
 from chatsdk.plugin import CallNext, Middleware, Request, Response, Stage, hookimpl
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 BROKEN = {
     "broken_import": 'raise RuntimeError("broken on import")',

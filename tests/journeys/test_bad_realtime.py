@@ -17,7 +17,8 @@ import pytest
 from chatsdk import ChatClient, ConnectionFailedError, events
 from chatsdk.core.protocols.states import ConnectionState as S
 from chatsdk.devserver.process import DevServer
-from tests.journeys.listeners import PROTOCOLS, Listener, until
+from tests.journeys.listeners import PROTOCOLS, Listener
+from tests.waiting import eventually
 
 LOGGER = "chatsdk.realtime"
 RECONNECT_S = 2.0
@@ -82,7 +83,7 @@ def test_a_frame_that_makes_no_sense_changes_nothing(
     for _ in range(3):
         server.realtime.garbage(text, user="bob")
     alice.send(channel, "after it")
-    until(lambda: bob.texts(channel) == ["after it"])
+    eventually(lambda: bob.texts(channel) == ["after it"])
     assert bob.chat.connection.metrics().reconnects == 0
     assert len(warnings_of(caplog)) <= 1
 
@@ -115,7 +116,7 @@ def test_what_is_no_frame_costs_one_reconnect(
     began = time.monotonic()
     server.realtime.garbage(data, user="bob")
     alice.send(channel, "meanwhile", wait=0)
-    until(lambda: bob.texts(channel) == ["meanwhile"] and bob.states[-1] is S.CONNECTED)
+    eventually(lambda: bob.texts(channel) == ["meanwhile"] and bob.states[-1] is S.CONNECTED)
     assert time.monotonic() - began < RECONNECT_S
     assert bob.chat.connection.metrics().reconnects == 1
     [lost] = bob.of(events.Disconnected)
@@ -131,7 +132,7 @@ def test_half_a_frame_and_then_the_end(server: DevServer, bob: Listener, alice: 
     alice.send(channel, "one")
     server.realtime.cut("bob")
     alice.send(channel, "two")
-    until(lambda: len(bob.texts(channel)) >= 2)
+    eventually(lambda: len(bob.texts(channel)) >= 2)
     assert bob.texts(channel) == ["one", "two"]
 
 
@@ -140,10 +141,10 @@ def test_a_message_longer_than_the_limit(server: DevServer, alice: ChatClient, c
     with Listener(server, tmp_path / "b", max_response_bytes=2**20) as bob:
         bob.hear(channel)
         server.realtime.oversized(2**20 + 100, user="bob")
-        until(lambda: bob.chat.connection.metrics().reconnects == 1)
+        eventually(lambda: bob.chat.connection.metrics().reconnects == 1)
         server.realtime.oversized(2**20 - 100, user="bob")
         alice.send(channel, "after it")
-        until(lambda: bob.texts(channel) == ["after it"])
+        eventually(lambda: bob.texts(channel) == ["after it"])
         assert bob.chat.connection.metrics().reconnects == 1
 
 
@@ -165,7 +166,7 @@ def test_surrogates_are_made_whole(server: DevServer, centrifugo: Listener, chan
     """JSON may hold half of a pair, text may not: a handler gets what can be written again."""
     push = {"channel": server.stream(channel), "pub": {"data": publication(channel, text="a\ud800b 😀"), "offset": 1}}
     server.realtime.garbage(json.dumps({"push": push}), user="bob")
-    until(lambda: centrifugo.texts(channel) == ["a\N{REPLACEMENT CHARACTER}b 😀"])
+    eventually(lambda: centrifugo.texts(channel) == ["a\N{REPLACEMENT CHARACTER}b 😀"])
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_what_nobody_knows_is_unknown(
     """It comes with what the server sent, in its place, and the channel goes on."""
     server.realtime.publish(server.stream(channel), data)
     alice.send(channel, "after it")
-    until(lambda: centrifugo.texts(channel) == ["after it"])
+    eventually(lambda: centrifugo.texts(channel) == ["after it"])
     [unknown] = centrifugo.of(events.Unknown)
     assert (unknown.channel, unknown.raw) == (channel, data)
     assert centrifugo.events.index(unknown) < centrifugo.events.index(centrifugo.received(channel)[0])
@@ -219,7 +220,7 @@ def test_a_message_with_something_wrong_in_it_stops_nobody(
     alice.send(channel, "before it")
     server.realtime.publish(server.stream(channel), publication(channel, **{"text": "it", "seq": None, **wrong}))
     alice.send(channel, "after it")
-    until(lambda: "after it" in centrifugo.texts(channel))
+    eventually(lambda: "after it" in centrifugo.texts(channel))
     heard = [text for text in centrifugo.texts(channel) if text in ("before it", "after it")]
     assert heard == ["before it", "after it"]
     assert centrifugo.chat.connection.metrics().reconnects == 0
@@ -234,7 +235,7 @@ def test_streams_that_nobody_subscribed(
         push = {"channel": server.stream(other), "pub": {"data": publication(other, text="not for you"), "offset": 1}}
         server.realtime.garbage(json.dumps({"push": push}), user="bob")
     alice.send(channel, "after it")
-    until(lambda: centrifugo.texts(channel) == ["after it"])
+    eventually(lambda: centrifugo.texts(channel) == ["after it"])
     assert not centrifugo.texts(other)
     assert centrifugo.chat.connection.metrics().reconnects == 0
     assert len(warnings_of(caplog)) <= 1
@@ -250,7 +251,7 @@ def test_repetitions_and_disorder(
     wanted = [f"m{number}" for number in range(20)]
     for text in wanted:
         alice.send(channel, text)
-    until(lambda: len(bob.texts(channel)) >= len(wanted))
+    eventually(lambda: len(bob.texts(channel)) >= len(wanted))
     assert bob.texts(channel) == wanted
     assert not any(event.late for event in bob.received(channel))
     assert not [gap for gap in bob.of(events.Gap) if gap.channel]
@@ -263,7 +264,7 @@ def test_messages_that_are_never_published(server: DevServer, alice: ChatClient,
         server.realtime.drop(queue=True, channel=channel)
         alice.send(channel, "one")
         alice.send(channel, "two")
-        until(lambda: len(bob.texts(channel)) >= 2)
+        eventually(lambda: len(bob.texts(channel)) >= 2)
         assert bob.texts(channel) == ["one", "two"]
 
 
@@ -331,7 +332,7 @@ def test_a_handler_that_raises_stops_nobody(
         alice.send(channel, f"m{number}")
         alice.send(other, f"m{number}")
     wanted = [f"m{number}" for number in range(5)]
-    until(lambda: bob.texts(channel) == bob.texts(other) == wanted)
+    eventually(lambda: bob.texts(channel) == bob.texts(other) == wanted)
     assert bob.chat.connection.metrics().reconnects == 0
     told = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(told) == 1, [record.getMessage() for record in told]
@@ -360,13 +361,13 @@ def test_a_handler_that_blocks_holds_up_its_own_channel_only(
             bob.hear(blocked, other)
             for _ in range(3):
                 writer.send(blocked, "wait for me")
-            until(lambda: entered)
+            eventually(lambda: entered)
             began = time.monotonic()
             sent: list[str] = []
             while time.monotonic() - began < 3.0:
                 sent.append(f"m{len(sent)}")
                 writer.send(other, sent[-1])
-                until(lambda: bob.texts(other) == sent, 1.0)
+                eventually(lambda: bob.texts(other) == sent, seconds=1.0)
             assert len(entered) == 1
             assert bob.states == [S.CLOSED, S.CONNECTING, S.CONNECTED]
             began = time.monotonic()
@@ -408,9 +409,9 @@ def test_a_handler_may_call_the_client(server: DevServer, bob: Listener, alice: 
     for order in ("send", "list", "subscribe", "unsubscribe", "reconnect", "last"):
         given.append(order)
         alice.send(channel, order)
-        until(lambda: done == given)
+        eventually(lambda: done == given)
         if order == "subscribe":
-            until(lambda: bob.chat.connection.subscriptions[other] == "subscribed")
+            eventually(lambda: bob.chat.connection.subscriptions[other] == "subscribed")
     assert [text for text in bob.texts(channel) if text != "answer"] == done
     assert bob.texts(channel).count("answer") == 1
 
@@ -430,6 +431,6 @@ def test_a_bot_that_answers_itself_does_not_hang(
     for number in range(5):
         for each in channels:
             alice.send(each, f"m{number}", wait=0)
-    until(lambda: all(len(bob.texts(each)) == 10 for each in channels))
+    eventually(lambda: all(len(bob.texts(each)) == 10 for each in channels))
     for each in channels:
         assert [text for text in bob.texts(each) if str(text).startswith("re")] == [f"re: m{n}" for n in range(5)]

@@ -32,7 +32,8 @@ from tests.journeys.blocking import (
     verdict,
     write,
 )
-from tests.journeys.listeners import PROTOCOLS, Listener, until
+from tests.journeys.listeners import PROTOCOLS, Listener
+from tests.waiting import eventually
 
 CHANNELS, MESSAGES = 5, 200
 
@@ -71,19 +72,19 @@ def test_200_messages_while_it_is_blocked_let_through_and_blocked_again(
     wall.block(way)
     bot = listener(protocol)
     bot.chat.subscribe(channels)
-    until(lambda: set(bot.chat.connection.subscriptions.values()) == {"subscribed"})
+    eventually(lambda: set(bot.chat.connection.subscriptions.values()) == {"subscribed"})
     assert bot.chat.connection.polling
     assert bot.chat.connection.state != "CONNECTED"
     write(server, channels, range(80))
-    until(lambda: heard(bot) >= 60)
+    eventually(lambda: heard(bot) >= 60)
     wall.unblock()
-    until(lambda: bot.chat.connection.state == "CONNECTED" and not bot.chat.connection.polling, 40.0)
+    eventually(lambda: bot.chat.connection.state == "CONNECTED" and not bot.chat.connection.polling, seconds=40.0)
     write(server, channels, range(80, 120))
     wall.block(way)
     write(server, channels, range(120, 160))
-    until(lambda: bot.chat.connection.polling)
+    eventually(lambda: bot.chat.connection.polling)
     write(server, channels, range(160, MESSAGES))
-    until(lambda: heard(bot) == MESSAGES)
+    eventually(lambda: heard(bot) == MESSAGES)
     found = verdict(server, bot, channels)
     assert found.violations == {}
     assert not found.late
@@ -98,9 +99,9 @@ def test_a_proxy_that_gives_no_tunnel(server: DevServer, protocol: str, tmp_path
     options: dict[str, Any] = {"proxy": f"http://127.0.0.1:{proxy.port}", "ws_url": ws_url, "poll_interval": POLL_S}
     with Listener(server, tmp_path, protocol, reconnect="forever", **options) as bot:
         bot.chat.subscribe(channel)
-        until(lambda: bot.chat.connection.polling)
+        eventually(lambda: bot.chat.connection.polling)
         write(server, [channel], range(20))
-        until(lambda: heard(bot) == 20)
+        eventually(lambda: heard(bot) == 20)
         assert proxy.tunnels > 1
         assert verdict(server, bot, [channel]).violations == {}
         [event] = bot.of(events.PollingChanged)
@@ -140,11 +141,11 @@ def test_a_client_that_forgets_at_the_switch_is_found_out(
     bot = listener()
     bot.hear(channel)
     write(server, [channel], range(20))
-    until(lambda: heard(bot) == 20)
+    eventually(lambda: heard(bot) == 20)
     wall.unblock()
-    until(lambda: bot.chat.connection.state == "CONNECTED" and not bot.chat.connection.polling)
+    eventually(lambda: bot.chat.connection.state == "CONNECTED" and not bot.chat.connection.polling)
     write(server, [channel], range(20, 40))
-    until(lambda: heard(bot) == 40)
+    eventually(lambda: heard(bot) == 40)
     assert set(verdict(server, bot, [channel]).violations) == crimes
 
 
@@ -183,15 +184,15 @@ def test_killed_while_polling(control: str, crimes: set[str], server: DevServer,
         for run in range(1, 5):
             process = start("-m", "tests.chaos.listening.bot", job={**job, "run": run}, errors=tmp_path / "errors")
             stack.callback(end, process, signal.SIGKILL)
-            until(partial(subscribed, run))
+            eventually(partial(subscribed, run))
             write(server, channels, range(40))
-            until(partial(seen_by, run))
+            eventually(partial(seen_by, run))
             if run < 4:
                 end(process, signal.SIGKILL)
                 write(server, channels, range(40, 50))
         log = [message for message in whole_log(server) if message["channel"] in channels]
         with contextlib.suppress(AssertionError):
-            until(lambda: len(notes.read().ids) == len(log), 3.0 if control else 30.0)
+            eventually(lambda: len(notes.read().ids) == len(log), seconds=3.0 if control else 30.0)
         found = judge(notes.sights, log, notes.gaps)
         assert set(found.violations) == crimes
         assert found.runs == 4

@@ -18,7 +18,7 @@ import pytest
 
 from chatsdk import ChatClient, ConnectionFailedError, InvalidArgument, Token, events
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 15.0

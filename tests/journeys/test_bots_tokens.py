@@ -12,7 +12,7 @@ import pytest
 
 from chatsdk import ChatClient, events
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 LIMIT = 20.0
 

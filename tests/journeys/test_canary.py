@@ -20,7 +20,7 @@ import pytest
 
 from chatsdk import ChatClient, ChatError, State, Token, TokenRequest, events
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 FAULTS = ("status", "html", "garbage", "redirect", "truncated", "reply_lost", "reset", "unauthorized")
 

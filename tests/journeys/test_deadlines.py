@@ -19,7 +19,7 @@ import pytest
 from chatsdk import ChatClient, InvalidArgument, Reason, State, StorageError, events
 from chatsdk.core.errors import ChatError, ConnectTimeoutError, DeadlineExceeded
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 LIMIT = 0.4
 SLACK = 1.5

@@ -18,7 +18,7 @@ from chatsdk import ChatClient, ChatError
 from chatsdk.devserver.process import DevServer
 from chatsdk.resilience.system_clock import SystemClock
 from chatsdk.testing.memory_store import MemoryStore
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 LIMIT = 15.0
 

@@ -11,8 +11,9 @@ import pytest
 
 from chatsdk.devserver.process import DevServer
 from chatsdk.realtime import pulse
-from tests.journeys.listeners import PROTOCOLS, Listener, until
+from tests.journeys.listeners import PROTOCOLS, Listener
 from tests.realtime.bots import Writer
+from tests.waiting import eventually
 
 BEAT_S = 0.2
 
@@ -39,7 +40,7 @@ def test_a_ping_and_its_pong_are_a_latency(beating: DevServer, tmp_path: Path) -
     with listener(beating, tmp_path, "json") as bot:
         bot.hear(beating.channel("alice", "bob"))
         before, requests = bot.chat.network.metrics().samples, len(beating.requests())
-        until(lambda: bot.chat.network.metrics().samples >= before + 5)
+        eventually(lambda: bot.chat.network.metrics().samples >= before + 5)
         assert len(beating.requests()) == requests
         metrics = bot.chat.network.metrics()
         assert metrics.latency_ms is not None
@@ -54,22 +55,24 @@ def test_a_pong_that_does_not_come_is_a_lost_try(beating: DevServer, tmp_path: P
         bot.hear(beating.channel("alice", "bob"))
         assert bot.chat.network.metrics().loss == 0.0
         beating.realtime.no_pong(for_s=1.5)
-        until(lambda: bot.chat.network.metrics().loss > 0.0)
-        until(lambda: bot.chat.network.metrics().drops >= 1)
-        until(lambda: bot.chat.connection.state == "CONNECTED")
+        eventually(lambda: bot.chat.network.metrics().loss > 0.0)
+        eventually(lambda: bot.chat.network.metrics().drops >= 1)
+        eventually(lambda: bot.chat.connection.state == "CONNECTED")
 
 
 def test_the_servers_ping_is_contact(beating: DevServer, tmp_path: Path) -> None:
     """Centrifugo: it says that there is contact, not how quick it is; one that stops is a lost try."""
     with listener(beating, tmp_path, "centrifugo") as bot:
         bot.hear(beating.channel("alice", "bob"))
+        begun = bot.chat.network.metrics().samples
+        eventually(lambda: bot.chat.network.metrics().samples >= begun + 2)  # what subscribing asked for is answered
         latency = bot.chat.network.latency
         before, requests = bot.chat.network.metrics().samples, len(beating.requests())
-        until(lambda: bot.chat.network.metrics().samples >= before + 2)
+        eventually(lambda: bot.chat.network.metrics().samples >= before + 2)
         assert bot.chat.network.latency == latency
         assert len(beating.requests()) == requests
         assert beating.realtime.half_open()
-        until(lambda: bot.chat.network.metrics().loss > 0.0)
+        eventually(lambda: bot.chat.network.metrics().loss > 0.0)
 
 
 @pytest.mark.parametrize("protocol", [*PROTOCOLS, ""])
@@ -88,7 +91,7 @@ def test_who_watches_a_connected_client_costs_no_request(
         else:
             bot.chat.users.me()
         bot.chat.network.watch(lambda _: None)
-        until(lambda: bot.chat.network.metrics().samples >= 3)
+        eventually(lambda: bot.chat.network.metrics().samples >= 3)
         before = len(probes(beating))
         began, samples = monotonic(), bot.chat.network.metrics().samples
         while monotonic() < began + 2.4:
@@ -118,3 +121,47 @@ def test_a_large_answer_tells_of_the_bandwidth(server: DevServer, tmp_path: Path
         bandwidth = bot.chat.network.metrics().bandwidth
         assert bandwidth is not None
         assert bandwidth > 100_000
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_listens_knows_of_an_outage_at_once(protocol: str, tmp_path: Path) -> None:
+    """Nothing is sent: each try to connect again that finds nobody is a sign. It is well again with the connection."""
+    with DevServer(tmp_path / "server.db") as server, listener(server, tmp_path, protocol, heartbeat=30.0) as bot:
+        bot.hear(server.channel("alice", "bob"))
+        network = bot.chat.network
+        server.kill()
+        began = monotonic()
+        eventually(lambda: network.quality == "OFFLINE")
+        assert monotonic() - began < 5.0
+        assert network.reason == "no_contact"
+        assert bot.chat.features.states()["search"] == "offline"
+        server.start()
+        eventually(lambda: network.quality != "OFFLINE")
+        eventually(lambda: bot.chat.connection.state == "CONNECTED")
+
+
+def test_a_realtime_server_elsewhere_says_nothing_of_the_chat_server(tmp_path: Path) -> None:
+    """It is away; the other one answers."""
+    with DevServer() as server, DevServer() as gone:
+        with listener(server, tmp_path, "centrifugo", ws_url=gone.ws_url) as bot:
+            gone.kill()
+            bot.chat.connect()
+            eventually(lambda: bot.chat.circuits.state("websocket") != "closed")
+            assert bot.chat.network.metrics().loss == 0.0
+
+
+def test_messages_go_out_with_the_first_sign_of_the_server(tmp_path: Path) -> None:
+    """However long the circuit would have been open: it may have been the network's fault."""
+    with DevServer(tmp_path / "server.db") as server:
+        channel = server.channel("alice", "bob")
+        with listener(
+            server, tmp_path, "centrifugo", circuit_failures=2, circuit_open_first=600, circuit_open_max=600
+        ) as bot:
+            bot.hear(channel)
+            server.kill()
+            receipts = [bot.chat.send(channel, f"{number}", wait=0) for number in range(5)]
+            eventually(lambda: bot.chat.circuits.state("api") == "open")
+            eventually(lambda: bot.chat.network.quality == "OFFLINE")
+            server.start()
+            eventually(lambda: all(receipt.wait(0).delivered for receipt in receipts))
+            assert bot.chat.circuits.state("api") == "closed"

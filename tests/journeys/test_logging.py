@@ -95,6 +95,9 @@ def test_a_debug_log_tells_each_calls_story_and_no_secret(
     assert sends[0] == sends[1], "both tries of a message have one id"
     for send in sends:
         assert {"chatsdk", "chatsdk.outbox", "chatsdk.transport"} <= loggers(send)
+    (waits,) = (line["text"] for line in lines if "waits: " in line["text"])
+    assert waits.endswith("tries so far: 1"), "a message that waits after its first try"
+    assert any("try 1, POST" in line["text"] and "503 (ServerError)" in line["text"] for line in lines)
     refused = [line["id"] for line in lines if line["logger"] == "chatsdk.auth" and "refused" in line["text"]]
     assert refused
     assert told[refused[0]]["operation"] == "get_channel"

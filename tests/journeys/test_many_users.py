@@ -18,7 +18,7 @@ from chatsdk import ChatClient, Forbidden, InvalidArgument, NotFound, Reason, St
 from chatsdk.auth import SignedTokens
 from chatsdk.core.tokens import Token, TokenRequest
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 USERS = 300
 THREADS = 8

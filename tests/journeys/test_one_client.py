@@ -16,7 +16,7 @@ import pytest
 
 from chatsdk import ChatClient, Reason, State, events
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 SEND = """
 import sys

@@ -11,7 +11,7 @@ import pytest
 from chatsdk import ChatClient
 from chatsdk.core.errors import ChatError
 from chatsdk.devserver.process import DevServer
-from tests.pipeline.kit import eventually
+from tests.waiting import eventually
 
 
 def test_sends_fail_while_reads_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,8 @@ from chatsdk import ChatClient, ConnectionFailedError, Token, events
 from chatsdk.core.backoff import RECONNECT_FAST, RECONNECTS
 from chatsdk.devserver.process import DevServer
 from tests.journeys.blocking import POLL_S, Gate, behind, gate, heard, polling, through, verdict, write
-from tests.journeys.listeners import Listener, until
+from tests.journeys.listeners import Listener
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_from_the_first_message_or_from_now_on(
     bot.hear(first, since=0)
     bot.hear(now)
     write(server, [first, now], range(10, 20))
-    until(lambda: len(bot.texts(first)) == 10 and len(bot.texts(now)) == 5)
+    eventually(lambda: len(bot.texts(first)) == 10 and len(bot.texts(now)) == 5)
     assert bot.texts(first) == [f"m{number}" for number in range(0, 20, 2)]
     assert bot.texts(now) == [f"m{number}" for number in range(11, 20, 2)]
 
@@ -60,11 +61,11 @@ def test_what_is_shown(
     chat, told = bot.chat, bot.of
     assert not chat.connection.polling
     wall.block("403")
-    until(lambda: chat.connection.polling)
+    eventually(lambda: chat.connection.polling)
     assert chat.connection.state in ("DISCONNECTED", "RECONNECTING")
     assert "messages are polled" in chat.connection.status_text
     assert chat.connection.metrics().polling
-    until(lambda: chat.connection.metrics().polls >= 2)
+    eventually(lambda: chat.connection.metrics().polls >= 2)
     assert "403" in chat.features.states()["realtime"]
     assert chat.features.level == "minor"
     health = chat.health()
@@ -72,7 +73,7 @@ def test_what_is_shown(
     assert "the websocket cannot be had: messages are polled" in health.reasons
     assert chat.connection.subscriptions[channel] == "subscribed"
     wall.unblock()
-    until(lambda: not chat.connection.polling)
+    eventually(lambda: not chat.connection.polling)
     assert chat.connection.status_text.startswith("Connected")
     assert "polled" not in chat.connection.status_text
     assert chat.features.states()["realtime"] == ""
@@ -92,7 +93,7 @@ def test_a_wall_that_forbids_costs_no_tokens(server: DevServer, wall: Gate, list
     bot = listener()
     bot.hear(server.channel("alice", "bob"))
     before = server.requests()
-    until(lambda: wall.tries >= 7)
+    eventually(lambda: wall.tries >= 7)
     asked = [each["operation"] for each in server.requests()[len(before) :]]
     assert asked.count("me") <= 1
     assert "refresh" not in asked
@@ -105,12 +106,12 @@ def test_a_server_that_is_down_is_no_blocked_websocket(
     channel = server.channel("alice", "bob")
     bot = listener().hear(channel)
     server.kill()
-    until(lambda: bot.states[-1] != "CONNECTED")
-    until(lambda: bot.chat.connection.metrics().polls >= 1)
+    eventually(lambda: bot.states[-1] != "CONNECTED")
+    eventually(lambda: bot.chat.connection.metrics().polls >= 1)
     assert polling(bot) == []
     server.start()
     write(server, [channel], range(3))
-    until(lambda: heard(bot) == 3)
+    eventually(lambda: heard(bot) == 3)
     assert verdict(server, bot, [channel]).violations == {}
 
 
@@ -120,7 +121,7 @@ def test_who_is_refused_for_good_does_not_poll(server: DevServer, listener: Call
     bot.chat.subscribe(server.channel("alice", "bob"))
     with pytest.raises(ConnectionFailedError):
         bot.chat.run_forever()
-    until(lambda: bot.states[-1] == "FAILED")
+    eventually(lambda: bot.states[-1] == "FAILED")
     assert bot.chat.connection.metrics().polls == 0
     assert polling(bot) == []
 
@@ -133,9 +134,9 @@ def test_given_up_means_polling_ends(
     wall.block("reset")
     bot = listener(reconnect="fast")
     bot.chat.subscribe(server.channel("alice", "bob"))
-    until(lambda: bot.chat.connection.polling)
-    until(lambda: bot.states[-1] == "FAILED", 30.0)
-    until(lambda: polling(bot) == [True, False])
+    eventually(lambda: bot.chat.connection.polling)
+    eventually(lambda: bot.states[-1] == "FAILED", seconds=30.0)
+    eventually(lambda: polling(bot) == [True, False])
     assert not bot.chat.connection.polling
 
 
@@ -146,7 +147,7 @@ def test_zero_never_polls(server: DevServer, wall: Gate, listener: Callable[...,
     bot = listener(poll_interval=0)
     bot.chat.subscribe(channel)
     write(server, [channel], range(3))
-    until(lambda: wall.tries > 4)
+    eventually(lambda: wall.tries > 4)
     assert bot.chat.connection.metrics().polls == 0
     assert heard(bot) == 0
 
@@ -172,7 +173,7 @@ def test_servers_limits_are_not_hit(tmp_path: Path) -> None:
         ws_url = through(wall, server, "centrifugo")
         with Listener(server, tmp_path / "bot", ws_url=ws_url, poll_interval=POLL_S, reconnect="forever") as bot:
             bot.chat.subscribe(channels)
-            until(lambda: set(bot.chat.connection.subscriptions.values()) == {"subscribed"}, 40.0)
+            eventually(lambda: set(bot.chat.connection.subscriptions.values()) == {"subscribed"}, seconds=40.0)
             asked = [each for each in server.requests() if each["operation"] == "list_messages"]
             assert len(asked) >= 14
             assert not [each for each in asked if each["status"] == 429]
@@ -187,12 +188,12 @@ def test_a_view_polls_for_its_own_user(server: DevServer, wall: Gate, listener: 
     alice = chat.as_user("alice", Token(server.tokens["alice"], server.ws_tokens["alice"]))
     bot.hear(channel)
     alice.subscribe(channel)
-    until(lambda: alice.connection.polling)
+    eventually(lambda: alice.connection.polling)
     bot.chat.disconnect()
-    until(lambda: not chat.connection.polling)
+    eventually(lambda: not chat.connection.polling)
     assert chat.features.states()["realtime"]
     alice.disconnect()
-    until(lambda: not alice.connection.polling)
+    eventually(lambda: not alice.connection.polling)
     assert not [why for why in [chat.features.states()["realtime"]] if "403" in why]
 
 
@@ -211,12 +212,12 @@ def test_a_forked_child_polls_nothing_that_it_did_not_ask_for(
             assert "403" not in chat.features.states()["realtime"]
             with chat.events(events.MessageReceived, timeout=15.0) as stream:
                 chat.subscribe(channel, since=0, keep=False)
-                until(lambda: chat.connection.polling)
+                eventually(lambda: chat.connection.polling)
                 write(server, [channel], range(2))
                 assert [next(stream).message.text for _ in range(2)] == ["m0", "m1"]
             os._exit(0)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    until(lambda: bot.texts(channel) == ["m0", "m1"])
+    eventually(lambda: bot.texts(channel) == ["m0", "m1"])
     assert chat.connection.polling

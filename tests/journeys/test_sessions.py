@@ -11,7 +11,7 @@ import pytest
 
 from chatsdk import ChatClient, Reason, State, TokenExpiredError, Unauthorized, events
 from chatsdk.devserver.process import DevServer
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 
 def watch_refreshes(server: DevServer) -> Callable[[], int]:

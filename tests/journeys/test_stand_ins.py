@@ -19,7 +19,7 @@ from chatsdk.devserver.process import DevServer
 from chatsdk.network.quality import Quality
 from chatsdk.resilience.circuit_rules import CircuitRules
 from tests.journeys.listeners import PROTOCOLS, Listener
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 until = partial(eventually, seconds=15.0)
 

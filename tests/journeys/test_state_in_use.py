@@ -19,7 +19,7 @@ from chatsdk.core.clock import Waitable
 from chatsdk.devserver.process import DevServer
 from chatsdk.resilience.system_clock import SystemClock
 from tests.journeys.senders import Steady, all_arrived
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 HOUR = 3600.0
 

@@ -20,6 +20,7 @@ from chatsdk.network.estimate import ANSWERS
 from chatsdk.network.monitor import NetworkMonitor
 from chatsdk.network.quality import NetworkMetrics, Quality
 from chatsdk.testing.clock import FakeClock
+from tests.waiting import eventually
 
 SOON = 10.0
 
@@ -52,14 +53,6 @@ class Steps(FakeClock):
         with self._stepped:
             self.advance(seconds)
             self._stepped.notify_all()
-
-
-def eventually(holds: Callable[[], Any]) -> None:
-    """Wait until `holds()`."""
-    end = time.monotonic() + SOON
-    while not holds():
-        assert time.monotonic() < end, "it did not happen"
-        threading.Event().wait(0.002)
 
 
 def told_last(seen: list[Quality]) -> bool:

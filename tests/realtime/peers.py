@@ -19,14 +19,14 @@ from typing import Any
 from chatsdk.core.protocols.outputs import Close, Malformed, Opened, Output, Published, Send
 from chatsdk.core.tokens import Secret
 from chatsdk.realtime.connection import Connection
-from tests.pipeline.kit import Behaviour, Peer, RawServer, eventually
+from tests.pipeline.kit import Behaviour, Peer, RawServer
 
 LIMIT = 10.0
 """Seconds after which something that should happen is taken not to happen."""
 
 TEXT, BINARY, CONTINUED, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
-__all__ = ["Behaviour", "Peer", "RawServer", "eventually"]
+__all__ = ["Behaviour", "Peer", "RawServer"]
 
 
 def frame(payload: bytes | str, opcode: int = TEXT, *, last: bool = True, reserved: int = 0) -> bytes:

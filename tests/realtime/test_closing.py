@@ -23,7 +23,6 @@ from tests.realtime.peers import (
     Server,
     Simple,
     connecting,
-    eventually,
     frame,
     header,
     readers,
@@ -31,6 +30,7 @@ from tests.realtime.peers import (
     shake_hands,
     took,
 )
+from tests.waiting import eventually
 
 AT_ONCE = 0.3
 """Seconds that it may take where there is nobody to say goodbye to; a thread that gets its turn late is not ours."""

@@ -23,6 +23,7 @@ from chatsdk.core.backoff import RECONNECTS, Backoff
 from chatsdk.core.errors import ChatError, ConnectionFailedError, TokenExpiredError, TokenUnavailableError
 from chatsdk.core.events import Event
 from chatsdk.core.protocols.outputs import Close, Opened, Output, Send, TokenWanted
+from chatsdk.core.protocols.plain_json import PlainJson
 from chatsdk.core.protocols.states import ConnectionState
 from chatsdk.core.realtime_events import Connected, ConnectionStateChanged, Disconnected
 from chatsdk.core.tokens import Secret
@@ -38,7 +39,6 @@ from tests.realtime.peers import (
     Simple,
     close_frame,
     connecting,
-    eventually,
     frame,
     read_frame,
     readers,
@@ -46,6 +46,7 @@ from tests.realtime.peers import (
     shake_hands,
     took,
 )
+from tests.waiting import eventually
 
 S = ConnectionState
 QUICK = (Backoff(tries=0, first=0.01, factor=1.0, cap=0.01),)
@@ -304,6 +305,15 @@ def test_peer_that_falls_silent(answers_pings: bool) -> None:
         assert 0.28 < time.monotonic() - said < 0.6
 
 
+def test_a_plain_server_that_answers_no_frame() -> None:
+    """It knows no ping and says nothing by itself, but it speaks WebSocket: that it is there is known from that."""
+    server = Server()
+    with serving(server) as raw, connecting(raw.port, protocol=PlainJson) as connection:
+        assert connection.connect(wait=LIMIT)
+        assert server.heard == ['{"type":"ping"}']
+        assert connection.state is S.CONNECTED
+
+
 def test_connect_that_is_never_answered() -> None:
     """It counts as failed after `open_timeout`."""
     with serving(Server(take=False)) as raw, connecting(raw.port, open_timeout=0.2, reconnect=QUICK) as connection:
@@ -416,6 +426,23 @@ def test_idle_costs_nothing() -> None:
         connection.post(lambda protocol, now: [])
         threading.Event().wait(1.0)
         assert len(turns) <= 2
+
+
+def test_what_is_due_now_is_done_now() -> None:
+    """Whoever says "now" says it a moment after he was asked: that is not waited for in turn after turn."""
+    dues: list[float] = []
+
+    class Ready(Simple):
+        def next_due(self) -> float | None:
+            return time.monotonic() if len(dues) < 3 else None
+
+        def due(self, now: float) -> list[Output]:
+            dues.append(now)
+            return []
+
+    with serving(Server()) as raw, connecting(raw.port, protocol=Ready) as connection:
+        assert connection.connect(wait=LIMIT)
+        eventually(lambda: len(dues) == 3)
 
 
 # ---- tokens

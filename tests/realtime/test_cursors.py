@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,17 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from chatsdk.core.errors import SettingsError
 from chatsdk.realtime import cursor_file, cursor_records
 from chatsdk.realtime.cursors import Cursor, Cursors
+from tests.waiting import eventually
 
 SOON = 10.0
-
-
-def until(condition: Callable[[], object], limit: float = SOON) -> None:
-    """Wait for something that another process brings about."""
-    end = monotonic() + limit
-    tick = threading.Event()
-    while not condition():
-        assert monotonic() < end, "it did not happen"
-        tick.wait(0.002)
 
 
 @pytest.fixture
@@ -215,7 +207,7 @@ def test_kill_9_loses_no_position_and_none_runs_ahead(path: Path, tmp_path: Path
         said = tmp_path / "said"
         with open(said, "wb") as out:
             process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=out)
-        until(partial(_has_text, said))
+        eventually(partial(_has_text, said))
         threading.Event().wait(chance.random() * 0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -277,7 +269,7 @@ def test_a_bot_killed_at_random_skips_nothing_and_repeats_only_what_was_at_work(
     while not finished:
         before = seen.stat().st_size
         process = subprocess.Popen([sys.executable, "-c", BOT, str(path), str(seen), str(last)])
-        until(lambda process=process, before=before: process.poll() is not None or seen.stat().st_size > before)  # type: ignore[misc]
+        eventually(lambda process=process, before=before: process.poll() is not None or seen.stat().st_size > before)  # type: ignore[misc]
         if kills < 10:
             threading.Event().wait(chance.random() * 0.03)
             process.kill()

@@ -33,10 +33,10 @@ from tests.realtime.peers import (
     Server,
     certificate,
     connecting,
-    eventually,
     frame,
     serving,
 )
+from tests.waiting import eventually
 
 PROXY_NAMES = ("http_proxy", "https_proxy", "ws_proxy", "wss_proxy", "all_proxy", "no_proxy")
 

@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -16,17 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsdk.realtime.dispatch import Dispatch, Lane
+from tests.waiting import eventually
 
 SOON = 5.0
-
-
-def until(condition: Callable[[], object], limit: float = SOON) -> None:
-    """Wait for something that other threads bring about."""
-    end = monotonic() + limit
-    tick = threading.Event()
-    while not condition():
-        assert monotonic() < end, "it did not happen"
-        tick.wait(0.002)
 
 
 def handlers() -> list[threading.Thread]:
@@ -38,7 +29,7 @@ def handlers() -> list[threading.Thread]:
 def _none_left() -> Any:
     """No test leaves a thread behind."""
     yield
-    until(lambda: not handlers())
+    eventually(lambda: not handlers())
 
 
 puts = st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 7)), max_size=5), max_size=30)
@@ -77,15 +68,15 @@ def test_each_lane_gets_what_it_took_in_order(
         if resumes:
             for number, lane in enumerate(lanes):
                 if behind[number]:
-                    until(partial(drained.__contains__, lane))
+                    eventually(partial(drained.__contains__, lane))
                     drained.remove(lane)
                     dispatch.resume(lane)
                     behind[number] = False
-    until(lambda: len(done) == sum(map(len, taken)))
+    eventually(lambda: len(done) == sum(map(len, taken)))
     for number, wanted in enumerate(taken):
         assert [event for lane, event in seen if lane == number] == wanted
         assert [event for lane, event in done if lane == number] == wanted
-    until(lambda: len(drained) == sum(behind))
+    eventually(lambda: len(drained) == sum(behind))
     assert dispatch.close(SOON)
 
 
@@ -96,12 +87,12 @@ def test_nothing_is_started_before_it_is_needed_and_threads_end_when_idle() -> N
     lane = dispatch.lane("a")
     assert not handlers()
     dispatch.put([(lane, [1])])
-    until(lambda: who)
+    eventually(lambda: who)
     assert who[0].daemon
     assert who[0].name.startswith("chatsdk-realtime-handler-")
-    until(lambda: dispatch.threads == 0)
+    eventually(lambda: dispatch.threads == 0)
     dispatch.put([(lane, [2])])
-    until(lambda: len(who) == 2)
+    eventually(lambda: len(who) == 2)
     dispatch.close(SOON)
 
 
@@ -120,13 +111,13 @@ def test_handlers_that_block_hold_their_own_channel_only() -> None:
     others = [(dispatch.lane(f"o{number}"), ["go"]) for number in range(10)]
     began = monotonic()
     dispatch.put([*blocked, *others])
-    until(lambda: seen.count("go") == 10)
+    eventually(lambda: seen.count("go") == 10)
     assert monotonic() - began < 1.0
     assert "block" not in seen
     assert dispatch.threads <= 2 + 7 + 1
     free.set()
-    until(lambda: len(seen) == 17)
-    until(lambda: dispatch.threads == 0)
+    eventually(lambda: len(seen) == 17)
+    eventually(lambda: dispatch.threads == 0)
 
 
 def test_threads_have_a_limit() -> None:
@@ -134,11 +125,11 @@ def test_threads_have_a_limit() -> None:
     free = threading.Event()
     dispatch: Dispatch[int] = Dispatch(lambda event: free.wait(SOON), workers=1, limit=3, late=0.01)
     dispatch.put([(dispatch.lane(str(number)), [number]) for number in range(8)])
-    until(lambda: dispatch.threads == 3)
-    until(lambda: dispatch.pending == 5)
+    eventually(lambda: dispatch.threads == 3)
+    eventually(lambda: dispatch.pending == 5)
     assert dispatch.threads == 3
     free.set()
-    until(lambda: dispatch.pending == 0)
+    eventually(lambda: dispatch.pending == 0)
     assert dispatch.close(SOON)
 
 
@@ -159,7 +150,7 @@ def test_handlers_in_time_are_no_more_than_workers() -> None:
 
     dispatch: Dispatch[int] = Dispatch(handle, workers=3, late=SOON)
     dispatch.put([(dispatch.lane(str(number)), [1, 2]) for number in range(12)])
-    until(lambda: total == 24)
+    eventually(lambda: total == 24)
     assert most == 3
     dispatch.close(SOON)
 
@@ -177,7 +168,7 @@ def test_a_full_lane_refuses_and_says_when_it_was_drained() -> None:
     dispatch: Dispatch[int] = Dispatch(handle, drained=drained.append, bound=3)
     lane, other = dispatch.lane("a"), dispatch.lane("b")
     dispatch.put([(lane, [0])])
-    until(lambda: dispatch.pending == 0)
+    eventually(lambda: dispatch.pending == 0)
     began = monotonic()
     refused = dispatch.put([(lane, [1, 2, 3, 4, 5]), (other, [9])])
     assert [(each.lane, list(each.events)) for each in refused] == [(lane, [4, 5])]
@@ -187,12 +178,12 @@ def test_a_full_lane_refuses_and_says_when_it_was_drained() -> None:
     assert dispatch.refused == 102
     assert not drained
     free.set()
-    until(lambda: drained == [lane])
+    eventually(lambda: drained == [lane])
     assert [event for event in seen if event != 9] == [0, 1, 2, 3]
     assert dispatch.put([(lane, [7])]), "only its owner knows when it may go on"
     dispatch.resume(lane)
     assert not dispatch.put([(lane, [4, 5])])
-    until(lambda: seen[-2:] == [4, 5])
+    eventually(lambda: seen[-2:] == [4, 5])
     assert drained == [lane]
     dispatch.close(SOON)
 
@@ -203,12 +194,12 @@ def test_one_read_gives_full_lanes_one_moment_together() -> None:
     dispatch: Dispatch[int] = Dispatch(lambda event: free.wait(SOON), workers=1, limit=1, bound=1)
     lanes = [dispatch.lane(str(number)) for number in range(100)]
     assert not dispatch.put([(lane, [1]) for lane in lanes])
-    until(lambda: dispatch.pending == 99)
+    eventually(lambda: dispatch.pending == 99)
     began = monotonic()
     assert len(dispatch.put([(lane, [2, 3]) for lane in lanes])) == 100
     assert 0.01 < monotonic() - began < 1.0
     free.set()
-    until(lambda: dispatch.pending == 0)
+    eventually(lambda: dispatch.pending == 0)
     assert dispatch.close(SOON)
 
 
@@ -224,7 +215,7 @@ def test_a_lane_that_merely_had_no_turn_yet_refuses_nothing() -> None:
     lane = dispatch.lane("a")
     for _ in range(300):
         assert not dispatch.put([(lane, range(80))])
-    until(lambda: count == 24_000)
+    eventually(lambda: count == 24_000)
     dispatch.close(SOON)
 
 
@@ -239,7 +230,7 @@ def test_a_handler_that_raises_is_logged_once_and_counted(caplog: pytest.LogCapt
     dispatch: Dispatch[int] = Dispatch(handle, done=lambda lane, event: done.append(event))
     with caplog.at_level(logging.ERROR):
         dispatch.put([(dispatch.lane("a"), list(range(10))), (dispatch.lane("b"), list(range(10, 20)))])
-        until(lambda: len(done) == 20)
+        eventually(lambda: len(done) == 20)
     assert dispatch.raised == 10
     assert len(caplog.records) == 1
     dispatch.close(SOON)
@@ -260,8 +251,8 @@ def test_a_handler_may_end_the_program(error: BaseException) -> None:
 
     dispatch: Dispatch[int] = Dispatch(handle, done=lambda lane, event: done.append(event), leaving=leave)
     dispatch.put([(dispatch.lane("a"), [1, 2, 3])])
-    until(lambda: done)
-    until(lambda: not dispatch.threads)
+    eventually(lambda: done)
+    eventually(lambda: not dispatch.threads)
     assert leaving == [error]
     assert done == [1]
     assert dispatch.raised == 0
@@ -274,7 +265,7 @@ def test_done_comes_before_the_next_event() -> None:
         lambda event: steps.append(("begun", event)), done=lambda lane, event: steps.append(("done", event))
     )
     dispatch.put([(dispatch.lane("a"), [1, 2, 3])])
-    until(lambda: len(steps) == 6)
+    eventually(lambda: len(steps) == 6)
     assert steps == [(what, event) for event in (1, 2, 3) for what in ("begun", "done")]
     dispatch.close(SOON)
 
@@ -288,7 +279,7 @@ def test_what_cannot_be_stored_stops_nothing(caplog: pytest.LogCaptureFixture) -
 
     dispatch: Dispatch[int] = Dispatch(seen.append, done=done)
     dispatch.put([(dispatch.lane("a"), [1, 2, 3])])
-    until(lambda: dispatch.raised == 3)
+    eventually(lambda: dispatch.raised == 3)
     assert seen == [1, 2, 3]
     assert len([each for each in caplog.records if each.levelno == logging.ERROR]) == 1
     dispatch.close(SOON)
@@ -310,7 +301,7 @@ def test_a_handler_may_put_and_close() -> None:
     dispatch: Dispatch[int] = Dispatch(handle, bound=2)
     lane, other = dispatch.lane("a"), dispatch.lane("b")
     dispatch.put([(lane, [1])])
-    until(lambda: closed)
+    eventually(lambda: closed)
     assert sorted(seen) == [1, 2, 3, 4]
     assert closed == [True]
     assert dispatch.raised == 0
@@ -338,7 +329,7 @@ def test_close_is_bounded_and_leaves_the_rest_not_done() -> None:
     assert monotonic() - start < 1.0
     free.set()
     assert dispatch.close(SOON)
-    until(lambda: dispatch.threads == 0)
+    eventually(lambda: dispatch.threads == 0)
     assert (seen, done) == ([1], [1])
     assert dispatch.put([(lane, [5])]) == []
     assert dispatch.threads == 0
@@ -362,7 +353,7 @@ def test_dropping_ends_a_lane_after_the_event_at_hand() -> None:
     dispatch.drop(lane)
     dispatch.put([(lane, [4])])
     free.set()
-    until(lambda: done == [1, 4])
+    eventually(lambda: done == [1, 4])
     dispatch.close(SOON)
 
 
@@ -419,7 +410,7 @@ def test_who_waits_for_an_idle_lane_is_called_after_its_handlers() -> None:
     dispatch.when_idle(lane, lambda: called.append("too"))
     assert called == ["unused"]
     gate.set()
-    until(lambda: len(called) == 3)
+    eventually(lambda: len(called) == 3)
     assert called == ["unused", "after [1, 2]", "too"]
     dispatch.when_idle(lane, lambda: called.append("again"))
     assert called[-1] == "again"

@@ -13,17 +13,9 @@ from typing import Any
 import pytest
 
 from chatsdk.realtime.errands import Errands
+from tests.waiting import eventually
 
 SOON = 5.0
-
-
-def until(condition: Callable[[], object], limit: float = SOON) -> None:
-    """Wait for something that other threads bring about."""
-    end = monotonic() + limit
-    tick = threading.Event()
-    while not condition():
-        assert monotonic() < end, "it did not happen"
-        tick.wait(0.002)
 
 
 class Answers:
@@ -41,7 +33,7 @@ class Answers:
 def answers() -> Any:
     """Answers; at the end no thread is left."""
     yield Answers()
-    until(lambda: not [each for each in threading.enumerate() if each.name.startswith("chatsdk-realtime-errand-")])
+    eventually(lambda: not [each for each in threading.enumerate() if each.name.startswith("chatsdk-realtime-errand-")])
 
 
 def test_each_errand_is_answered_once(answers: Answers) -> None:
@@ -57,11 +49,11 @@ def test_each_errand_is_answered_once(answers: Answers) -> None:
 
     for number in range(100):
         assert answers.run(errands, partial(work, number))
-    until(lambda: len(answers.results) + len(answers.errors) == 100)
+    eventually(lambda: len(answers.results) + len(answers.errors) == 100)
     failed = {number for number in range(100) if number % 5 == 0 or number % 3 == 0}
     assert {error.args[0] for error in answers.errors} == failed
     assert set(answers.results) == set(range(100)) - failed
-    until(lambda: errands.threads == 0)
+    eventually(lambda: errands.threads == 0)
 
 
 def test_threads_are_few_and_started_late(answers: Answers) -> None:
@@ -73,8 +65,8 @@ def test_threads_are_few_and_started_late(answers: Answers) -> None:
         answers.run(errands, lambda: free.wait(SOON))
     assert errands.threads == 2
     free.set()
-    until(lambda: len(answers.results) == 20)
-    until(lambda: errands.threads == 0)
+    eventually(lambda: len(answers.results) == 20)
+    eventually(lambda: errands.threads == 0)
 
 
 def test_the_quick_line_does_not_wait_for_the_other(answers: Answers) -> None:
@@ -84,9 +76,9 @@ def test_the_quick_line_does_not_wait_for_the_other(answers: Answers) -> None:
     for _ in range(128):
         answers.run(errands, lambda: free.wait(SOON))
     answers.run(errands, lambda: "token", quick=True)
-    until(lambda: answers.results == ["token"])
+    eventually(lambda: answers.results == ["token"])
     free.set()
-    until(lambda: len(answers.results) == 129)
+    eventually(lambda: len(answers.results) == 129)
 
 
 def test_an_answer_that_raises_stops_nothing(answers: Answers, caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +90,7 @@ def test_an_answer_that_raises_stops_nothing(answers: Answers, caplog: pytest.Lo
 
     errands.run(lambda: 1, refuse, refuse)
     answers.run(errands, lambda: 2)
-    until(lambda: answers.results == [2])
+    eventually(lambda: answers.results == [2])
     assert [each.levelname for each in caplog.records] == ["ERROR"]
 
 
@@ -124,7 +116,7 @@ def test_close_is_bounded_and_late_answers_are_ignored(answers: Answers) -> None
     free.set()
     assert ended.wait(SOON)
     assert errands.close(SOON)
-    until(lambda: errands.threads == 0)
+    eventually(lambda: errands.threads == 0)
     assert answers.results == []
     assert not answers.run(errands, lambda: "after")
 
@@ -134,7 +126,7 @@ def test_an_errand_may_close(answers: Answers) -> None:
     errands = Errands()
     closed: list[bool] = []
     answers.run(errands, lambda: closed.append(errands.close(SOON)))
-    until(lambda: closed == [True])
+    eventually(lambda: closed == [True])
 
 
 FORK = """

@@ -14,7 +14,8 @@ import pytest
 from chatsdk.core.backoff import Backoff
 from chatsdk.core.protocols.states import ConnectionState
 from chatsdk.core.tokens import Secret
-from tests.realtime.peers import Peer, Server, connecting, eventually, serving
+from tests.realtime.peers import Peer, Server, connecting, serving
+from tests.waiting import eventually
 
 EVERY = 0.02
 QUICK = (Backoff(tries=0, first=0.01, factor=1.0, cap=0.01),)

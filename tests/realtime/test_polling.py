@@ -368,6 +368,99 @@ def test_the_server_ends_a_subscription_for_a_moment(stage: Stage) -> None:
     assert looks(stage) == asked
 
 
+@pytest.mark.parametrize("recovered", [True, False])
+def test_an_outage_that_is_over_was_no_polling(recovered: bool, stage: Stage, stages: Stages) -> None:
+    """Nothing could be had, and then the websocket: nobody is told that it is done without, or what that misses."""
+    stage.begin(C, 1)
+    stage.lose()
+    stage.chat.always["messages.list"] = 503
+    stage.pass_time(20.0)
+    stage.chat.always.clear()
+    stage.chat.send(C, 2)
+    stage.open()
+    stage.join(C, offset=1 if recovered else 2, recovered=recovered)
+    stage.pass_time(1.0)
+    stage.expect("subscribed", "waiting", *([] if recovered else ["changes:missed"]), "subscribed", "2")
+    assert stages.told == []
+    assert not any(event.ongoing for event in stage.events(ChangesMissed))
+
+
+def test_a_try_that_is_waited_for_holds_up_nothing_that_is_heard(stage: Stage) -> None:
+    """After a long outage the next try over HTTP is far off; a hole in what is heard is not held until then."""
+    stage.begin(C, 1)
+    stage.lose()
+    stage.chat.always["messages.list"] = 503
+    stage.pass_time(120.0)
+    stage.chat.always.clear()
+    stage.open()
+    stage.join(C, offset=1, recovered=True)
+    stage.chat.send(C, 3)  # 2 was purged
+    stage.take(message_new(C, 3, 2))
+    stage.pass_time(1.0)
+    stage.expect("subscribed", "waiting", "subscribed", "3")
+
+
+def test_where_it_stands_is_asked_anew_once_it_is_heard(stage: Stage) -> None:
+    """Nobody could say it during a long outage; with the websocket it is known at once."""
+    stage.begin_blocked(C, 1)
+    stage.chat.always["messages.list"] = 503
+    stage.pass_time(120.0)
+    stage.chat.always.clear()
+    asked = looks(stage)
+    stage.open()
+    stage.join(C, offset=1)
+    stage.pass_time(1.0)
+    stage.expect("subscribed")
+    assert looks(stage) == asked + 1
+    stage.pass_time(50.0)
+    assert looks(stage) == asked + 1
+
+
+def test_it_has_ended_with_the_last_channel_that_answers(stage: Stage, stages: Stages) -> None:
+    """One that is refused is no polling."""
+    stage.begin_blocked(C, 1)
+    stage.pass_time(2 * INTERVAL)
+    stage.chat.always["messages.list"] = 403
+    stage.begin_blocked(D, 1)
+    stage.subscriptions.unsubscribe(C)
+    stage.pass_time(2 * INTERVAL)
+    assert stages.told == [True, False]
+
+
+def test_a_refusal_from_before_the_switch_is_no_gap(stage: Stage) -> None:
+    """What lets no websocket through may refuse a look as well; its answer comes when all has been recovered."""
+    stage.begin(C, 1)
+    stage.lose()
+    while not stage.errands.waiting:
+        stage.clock.now += 0.1
+        stage.settle(errands=False)
+    stage.chat.refusals.append(("messages.list", 403, {}))
+    stage.connected = True
+    stage.subscriptions.take([Opened("c")], stage.clock.now)
+    stage.settle(errands=False)
+    stage.subscriptions.take([Subscribed(stream_name(C), True, Position(1, "e"), True)], stage.clock.now)
+    stage.settle()
+    stage.take(message_new(C, 2, 2))
+    stage.expect("subscribed", "waiting", "subscribed", "2")
+
+
+def test_a_refusal_before_polling_begins_is_no_gap(stage: Stage) -> None:
+    """The connection is lost while a backfill is under way, and what lies between refuses that: it is asked again."""
+    stage.begin(C, 1)
+    stage.lose()
+    stage.chat.send(C, 2)
+    stage.connected = True
+    stage.subscriptions.take([Opened("c")], stage.clock.now)
+    stage.settle(errands=False)
+    stage.subscriptions.take([Subscribed(stream_name(C), False, Position(2, "f"), True)], stage.clock.now)
+    stage.settle(errands=False)
+    stage.chat.refusals.append(("messages.list", 403, {}))
+    stage.lose()
+    stage.pass_time(2 * INTERVAL)
+    told = ["changes:missed", "subscribed", "waiting", "changes:missed", "subscribed", "2"]
+    stage.expect("subscribed", "waiting", *told)
+
+
 class Story:
     """A chat server whose websocket and history come and go, played to the end by dice. Each message is published with
     its seq for an offset."""

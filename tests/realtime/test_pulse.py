@@ -10,7 +10,8 @@ from chatsdk.condition import PROBE_TIMEOUT
 from chatsdk.network.monitor import INTERVAL as PROBES
 from chatsdk.realtime.pulse import INTERVAL, TIMEOUT, Pulse
 from tests.realtime import peers
-from tests.realtime.peers import PING, PONG, Server, connecting, eventually, frame, serving
+from tests.realtime.peers import PING, PONG, Server, connecting, frame, serving
+from tests.waiting import eventually
 
 
 class Samples(list[tuple[float | None, bool]]):
@@ -47,6 +48,13 @@ def test_a_ping_and_its_pong(samples: Samples) -> None:
     pulse.pong(ping, 108.5)  # once is enough
     assert samples == [(None, True), (0.25, True)]
     assert pulse.next_due() == 108.25 + INTERVAL
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_no_way_to_the_server(samples: Samples, same: bool) -> None:
+    """A lost try, where both servers are one."""
+    Pulse(samples, Watched(False), same=same).unreached()
+    assert samples == [(None, False)] * same
 
 
 def test_no_pong_is_a_lost_try(samples: Samples) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -9,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from chatsdk.core.chatsdk_backend import ChatSDKBackend
 from chatsdk.core.events import Event
 from chatsdk.core.realtime_events import MessageReceived, TypingStarted
 from chatsdk.devserver.process import DevServer
-from chatsdk.realtime.realtime import Kind, Realtime
+from chatsdk.realtime.realtime import Kind, Realtime, Workshop
 from tests.realtime.bots import WAIT, Bot, Writer
+from tests.realtime.channels import channel_id
+from tests.realtime.peers import Server, serving
+from tests.waiting import eventually
+
+CHANNEL = channel_id(1)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,23 @@ def test_nothing_is_opened_before_connect(server: DevServer, tmp_path: Path) -> 
         assert bot.realtime.connection.state == "CLOSED"
         assert not (tmp_path / "cursors").exists()
         assert bot.workshop.dispatch.threads == bot.workshop.errands.threads == 0
+
+
+def test_what_waits_for_a_plain_connection_follows_its_subscriptions() -> None:
+    """A server may take no typing for a conversation that it was not asked for: also if it answers no frame."""
+    server = Server()
+    workshop = Workshop(lambda event: None)
+    with serving(server) as raw:
+        realtime = Realtime(
+            "bob", f"ws://127.0.0.1:{raw.port}/ws", ChatSDKBackend(), workshop, ask=lambda call: None, kind="json"
+        )
+        realtime.subscribe(CHANNEL, since=0)
+        realtime.typing(CHANNEL, True)
+        assert realtime.connect(wait=WAIT)
+        eventually(lambda: len(server.heard) == 3)
+        realtime.close()
+    workshop.close(WAIT)
+    assert [json.loads(frame)["type"] for frame in server.heard] == ["ping", "subscribe", "typing"]
 
 
 @pytest.mark.parametrize("kind", ["centrifugo", "json"])

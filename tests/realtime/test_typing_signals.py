@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from time import monotonic, sleep
+from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 
@@ -13,15 +13,9 @@ from chatsdk.core.errors import NotSentError
 from chatsdk.realtime.typing_signals import MAX_WAITING, REPEAT, TypingSignals
 from chatsdk.resilience.system_clock import SystemClock
 from chatsdk.testing.clock import FakeClock
+from tests.waiting import eventually
 
 LIMIT = 10.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = monotonic() + LIMIT
-    while not condition():
-        assert monotonic() < end, "it did not come"
-        sleep(0.001)
 
 
 class Wire:
@@ -55,11 +49,11 @@ def test_it_stops_by_itself(wire: Wire) -> None:
     """A program that forgets to say so has stopped typing all the same, and no thread is left."""
     signals = TypingSignals(wire, FakeClock())  # its waits take no time
     signals.start("bob", "c")
-    until(lambda: len(wire.sent) == 2)
+    eventually(lambda: len(wire.sent) == 2)
     assert wire.sent == [("bob", "c", True), ("bob", "c", False)]
-    until(lambda: not threads())
+    eventually(lambda: not threads())
     signals.start("bob", "c")  # a new thread
-    until(lambda: len(wire.sent) == 4)
+    eventually(lambda: len(wire.sent) == 4)
 
 
 def test_not_with_every_key(wire: Wire) -> None:
@@ -69,10 +63,10 @@ def test_not_with_every_key(wire: Wire) -> None:
     signals = TypingSignals(wire, clock)
     for _ in range(20):
         signals.start("bob", "c")
-    until(lambda: wire.sent)
+    eventually(lambda: wire.sent)
     clock.advance(REPEAT)
     signals.start("bob", "c")
-    until(lambda: len(wire.sent) == 2)
+    eventually(lambda: len(wire.sent) == 2)
     signals.close(LIMIT)
     assert wire.sent == [("bob", "c", True), ("bob", "c", True), ("bob", "c", False)]
 
@@ -82,7 +76,7 @@ def test_stop_is_told_once(wire: Wire) -> None:
     signals = TypingSignals(wire, SystemClock())
     signals.stop("bob", "c")
     signals.start("bob", "c")
-    until(lambda: wire.sent)
+    eventually(lambda: wire.sent)
     signals.stop("bob", "c")
     signals.stop("bob", "c")
     signals.close(LIMIT)
@@ -112,7 +106,7 @@ def test_failures_are_counted(wire: Wire, error: Exception) -> None:
     wire.error = error
     signals = TypingSignals(wire, SystemClock())
     signals.start("bob", "c")
-    until(lambda: signals.dropped == 1)
+    eventually(lambda: signals.dropped == 1)
     wire.error = None
     signals.close(LIMIT)
     assert wire.sent == [("bob", "c", False)]

@@ -237,6 +237,24 @@ def test_by_hand() -> None:
     assert bench.moves == [("closed", "open"), ("open", "closed"), ("closed", "open"), ("open", "half_open")]
 
 
+def test_the_next_call_is_the_probe() -> None:
+    """probe_now() ends the time that it is open, and nothing else: a probe that fails opens it for longer, as ever."""
+    bench = Bench()
+    bench.circuit.probe_now()  # there is nothing to probe
+    bench.fail(4)
+    bench.circuit.probe_now()
+    assert (bench.circuit.state, bench.circuit.counts.failures) == ("closed", 4)
+    bench.fail()
+    assert bench.circuit.retry_after == 1.0
+    bench.circuit.probe_now()
+    assert (bench.circuit.state, bench.circuit.retry_after) == ("half_open", 0.0)
+    bench.fail()
+    assert bench.circuit.retry_after == 2.0
+    bench.circuit.probe_now()
+    assert attempt(bench.circuit, work) == attempt(bench.circuit, work) == "done"
+    assert bench.circuit.state == "closed"
+
+
 def test_slow_call_counts_where_time_matters() -> None:
     """With a time-out in its rules a call that took longer is a failure, although it returned."""
     bench = Bench(failures=2, timeout=5.0)

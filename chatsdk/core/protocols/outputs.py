@@ -32,6 +32,10 @@ class Send(NamedTuple):
     text: str
 
 
+class Ping(NamedTuple):
+    """Send a ping frame: whatever speaks WebSocket answers it (RFC 6455, 5.5.2), whichever protocol it speaks."""
+
+
 class Close(NamedTuple):
     """End the connection: `reconnect` or stay away. `code` is the server's (or 0: found out here, such as a missed
     heartbeat); `fresh_token`: the old one is of no use."""
@@ -148,6 +152,7 @@ class Malformed(NamedTuple):
 
 Output: TypeAlias = (
     Send
+    | Ping
     | Close
     | Opened
     | TokenWanted

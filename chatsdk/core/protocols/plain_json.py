@@ -17,8 +17,9 @@
     HEARD             | `unsubscribed`, `error`             | -: `Unsubscribed`
     ASKED, HEARD      | unsubscribe                         | -
 
-The connection is open with the first frame of the server, whatever it says: a middlebox that lets the handshake through
-and swallows all that follows would otherwise look like a server that has nothing to say.
+The connection is open with the first bytes of the server, whatever they say: a middlebox that lets the handshake
+through and swallows all that follows would otherwise look like a server that has nothing to say. A server that knows no
+`ping` answers the ping frame that goes with the first one.
 
 A stream is a conversation's id. A server may know no conversation but the URL's and answer nothing to `subscribe`: what
 it doesn't refuse within 2 s counts as subscribed. There are no offsets, so nothing is ever recovered: `Subscribed` says
@@ -43,6 +44,7 @@ from .outputs import (
     Malformed,
     Opened,
     Output,
+    Ping,
     Position,
     Published,
     Send,
@@ -153,7 +155,7 @@ class PlainJson:
         if self._phase is not _Phase.NEW:
             return []
         self._phase, self._heard = _Phase.ASKED, now
-        return [self._ping_now(now)]
+        return [self._ping_now(now), Ping()]
 
     def _begin(self, now: float) -> list[Output]:
         """They do."""
@@ -183,6 +185,8 @@ class PlainJson:
         """When to call `due`, at the latest."""
         if self._phase not in _ALIVE:
             return None
+        if self._comes_through:
+            return self._heard
         soonest = self._heard + self._interval if self._pinged is None else self._pinged + self._timeout
         for deadline in self._deadlines.values():
             return min(soonest, deadline)
@@ -194,6 +198,8 @@ class PlainJson:
         outputs: list[Output] = []
         if self._phase not in _ALIVE:
             return outputs
+        if self._comes_through:
+            outputs += self._begin(now)
         for name in [name for name, deadline in self._deadlines.items() if deadline <= now]:
             outputs.append(self._hear(name))
         if self._pinged is not None:
@@ -203,6 +209,11 @@ class PlainJson:
         elif now >= self._heard + self._interval:
             outputs.append(self._ping_now(now))
         return outputs
+
+    @property
+    def _comes_through(self) -> bool:
+        """Bytes came that were no frame of the protocol, and the connection is not open yet."""
+        return self._phase is _Phase.ASKED and self._pinged is None
 
     def _ping_now(self, now: float) -> Output:
         self._pinged = self._asked = now

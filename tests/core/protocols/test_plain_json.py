@@ -15,6 +15,7 @@ from chatsdk.core.protocols.outputs import (
     Malformed,
     Opened,
     Output,
+    Ping,
     Position,
     Published,
     RealtimeProtocol,
@@ -58,7 +59,7 @@ def test_the_first_frame_opens() -> None:
     assert protocol.subscribe("a", TOKEN, None, 0.0) == []
     protocol.subscribe("b", TOKEN, None, 0.0)
     protocol.unsubscribe("b", 0.0)
-    assert protocol.opened(TOKEN, 0.0) == [PING]
+    assert protocol.opened(TOKEN, 0.0) == [PING, Ping()]
     assert protocol.opened(TOKEN, 0.0) == []
     protocol.subscribe("c", TOKEN, None, 0.5)
     outputs = protocol.receive(b'{"type":"pong"}', 1.0)
@@ -75,6 +76,19 @@ def test_any_frame_opens(life: bytes) -> None:
     outputs = protocol.receive(life, 1.0)
     assert outputs[0] == Opened("", "", ("a",))
     assert (Subscribed("a", by_server=True) in outputs) == (b"subscribed" in life)
+
+
+def test_bytes_of_another_kind_open() -> None:
+    """A server that knows no ping and waits for a subscription answers the ping frame at least."""
+    protocol = PlainJson(["a"])
+    protocol.subscribe("b", TOKEN, None, 0.0)
+    protocol.opened(TOKEN, 0.0)
+    protocol.heard(1.0)
+    assert protocol.next_due() == 1.0
+    outputs = protocol.due(1.0)
+    assert outputs[0] == Opened("", "", ("a",))
+    assert [command["conversation_id"] for command in commands(outputs)] == ["b"]
+    assert (protocol.due(1.0), protocol.next_due()) == ([], 1.0 + UNANSWERED)
 
 
 def test_a_handshake_with_nothing_after_it_is_no_connection() -> None:

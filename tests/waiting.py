@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SOON_S = 10.0
-"""How long a story waits; nothing takes nearly as long."""
+SOON_S = 15.0
+"""How long is waited; nothing takes nearly as long."""
 
 
 def eventually(holds: Callable[[], Any], what: str = "it", seconds: float = SOON_S) -> Any:
