@@ -307,7 +307,8 @@ def test_a_token_that_ends_soon_is_a_warning(chatsdk: Shell, server: DevServer) 
 def test_a_websocket_that_does_not_get_through(chatsdk: Shell, server: DevServer) -> None:
     """HTTP works, the upgrade is refused, as filters do."""
     server.faults("ws_refuse", status=403)
-    assert failed(chatsdk("doctor", "--json", "--timeout", "1s"))["check"] == "websocket"
+    fault = failed(chatsdk("doctor", "--json", "--timeout", "1s"))
+    assert (fault["check"], "filter" in fault["hint"]) == ("websocket", True)
 
 
 # ---- this machine
@@ -379,6 +380,7 @@ def test_a_broken_plugin(chatsdk: Shell, tmp_path: Path) -> None:
     fault = failed(ended)
     assert fault["check"] == "plugins"
     assert fault["message"] == "broken of chat-broken: RuntimeError: a bad release"
+    assert "[plugins.broken]" in fault["hint"]
     assert len(of(ended, "ok")) == len(CHECKS) - 1
 
 

@@ -13,17 +13,11 @@ import pytest
 
 from chatsdk.devserver.process import DevServer
 from tests.cli.conftest import Shell, end
+from tests.waiting import eventually
 
 Texts = Callable[[], list[str]]
 DEAD: dict[str, str | None] = {"CHATSDK_TOKEN": None, "CHATSDK_USER": None}
 """No token at all."""
-
-
-def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_the_lists_need_no_token_and_no_network(chatsdk: Shell, channel: str, server: DevServer) -> None:
@@ -132,9 +126,9 @@ def test_the_drainer_sends_what_others_put_and_leaves_politely(
     """`outbox run` delivers what lay there and what comes, and ends with 0 when it is told to."""
     chatsdk("send", channel, "before", "--no-wait")
     drainer = chatsdk.start("outbox", "run")
-    _until(lambda: texts() == ["before"])
+    eventually(lambda: texts() == ["before"])
     chatsdk("send", channel, "after", "--no-wait")
-    _until(lambda: texts() == ["before", "after"])
+    eventually(lambda: texts() == ["before", "after"])
     ended = end(drainer, number)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 

@@ -16,7 +16,7 @@ import pytest
 from chatsdk.config import server_name
 from chatsdk.devserver.process import DevServer
 from tests.cli.conftest import Shell, end
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or os.geteuid() != 0, reason="only root can become somebody else"

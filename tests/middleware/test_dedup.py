@@ -14,7 +14,8 @@ from chatsdk.core.exchange import Request, Response
 from chatsdk.middleware import dedup as module
 from chatsdk.middleware.dedup import Dedup, chatsdk_middleware
 from chatsdk.plugin import Stage
-from tests.pipeline.kit import LIMIT, Client, FakeClock, Script, edit, eventually, read, send
+from tests.pipeline.kit import LIMIT, Client, FakeClock, Script, edit, read, send
+from tests.waiting import eventually
 
 
 def make(clock: Any = None, **settings: Any) -> tuple[Dedup, Any]:

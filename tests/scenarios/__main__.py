@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.json:
             print(json_lines([row]), flush=True)
     if not given.json:
-        print(table(rows))
+        print(table(rows, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    if given.short:
+        print("--short: outages and rides were shorter, and fewer packets lost, than the names say", file=sys.stderr)
     return 1 if any(row.ok is False for row in rows) else 0
 
 

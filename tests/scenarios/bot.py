@@ -10,7 +10,7 @@ from typing import Any
 from chatsdk import ChatClient, events
 from chatsdk.core.protocols.states import ConnectionState
 from tests.chaos.listening.heard import Sight
-from tests.journeys.waiting import eventually
+from tests.waiting import eventually
 
 
 class Bot:

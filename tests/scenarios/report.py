@@ -8,8 +8,9 @@ in which a bare script does as well proves nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 HEADINGS = ("scenario", "the seeds' target", "ours", "without", "verdict")
@@ -45,11 +46,22 @@ class Row:
         }
 
 
-def table(rows: Iterable[Row]) -> str:
-    """For people: columns as wide as what stands in them."""
+def table(rows: Sequence[Row], width: int | None = None) -> str:
+    """For people: columns as wide as what stands in them; a block for each row where the lines would be longer than
+    `width`."""
     lines = [HEADINGS, *((row.name, row.target, row.ours, row.control, row.verdict) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    shown = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    if width is None or max(map(len, shown)) <= width:
+        return "\n".join(shown)
+    return "\n".join(_block(row, max(40, width)) for row in rows)
+
+
+def _block(row: Row, width: int) -> str:
+    lines = [f"{row.verdict:<9}{row.name}"]
+    for label, text in (("target", row.target), ("ours", row.ours), ("without", row.control)):
+        lines += wrap(text, width, initial_indent=f"{'':9}{label:<9}", subsequent_indent=" " * 18)
+    return "\n".join(lines)
 
 
 def json_lines(rows: Iterable[Row]) -> str:

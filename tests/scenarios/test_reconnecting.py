@@ -16,7 +16,8 @@ import pytest
 from chatsdk import ChatClient, ConnectionFailedError, events
 from chatsdk.core.protocols.states import ConnectionState as S
 from chatsdk.devserver.process import DevServer
-from tests.journeys.listeners import LIMIT, PROTOCOLS, Listener, until
+from tests.journeys.listeners import LIMIT, PROTOCOLS, Listener
+from tests.waiting import eventually
 
 RECONNECT_S = 2.0
 """The seeds' limit, from the loss until it is connected again."""
@@ -83,10 +84,10 @@ def test_a_lost_connection_is_back_within_two_seconds_and_nothing_was_missed(
     began = monotonic()
     cut(server)
     alice.send(channel, "meanwhile", wait=0)
-    until(lambda: listener.states[-1:] == [S.CONNECTED] and len(listener.states) > 3)
+    eventually(lambda: listener.states[-1:] == [S.CONNECTED] and len(listener.states) > 3)
     assert monotonic() - began < RECONNECT_S
     assert listener.states == [S.CLOSED, S.CONNECTING, S.CONNECTED, S.DISCONNECTED, S.RECONNECTING, S.CONNECTED]
-    until(lambda: listener.texts(channel) == ["meanwhile"])
+    eventually(lambda: listener.texts(channel) == ["meanwhile"])
     assert monotonic() - began < RECONNECT_S
     listener.chat.close()
     assert listener.states[-1] is S.CLOSED
@@ -97,13 +98,13 @@ def test_after_a_restart_it_is_back_within_two_seconds(
 ) -> None:
     """From the moment that the server accepts connections again. What was sent while it was down is heard."""
     server.kill()
-    until(lambda: listener.states[-1] is not S.CONNECTED)
+    eventually(lambda: listener.states[-1] is not S.CONNECTED)
     alice.send(channel, "sent while it was down", wait=0)
     server.start()
     began = monotonic()
-    until(lambda: listener.states[-1] is S.CONNECTED)
+    eventually(lambda: listener.states[-1] is S.CONNECTED)
     assert monotonic() - began < RECONNECT_S
-    until(lambda: listener.texts(channel) == ["sent while it was down"])
+    eventually(lambda: listener.texts(channel) == ["sent while it was down"])
 
 
 def test_a_silent_server_is_found_out_by_the_heartbeat(server: DevServer, listener: Listener, channel: str) -> None:
@@ -111,10 +112,10 @@ def test_a_silent_server_is_found_out_by_the_heartbeat(server: DevServer, listen
     the timeout; then it is back within the limit."""
     assert server.realtime.half_open()
     began = monotonic()
-    until(lambda: S.DISCONNECTED in listener.states)
+    eventually(lambda: S.DISCONNECTED in listener.states)
     found = monotonic() - began
     assert HEARTBEAT_TIMEOUT_S * 0.9 < found < HEARTBEAT_S + HEARTBEAT_TIMEOUT_S + SLACK_S
-    until(lambda: listener.states[-1] is S.CONNECTED)
+    eventually(lambda: listener.states[-1] is S.CONNECTED)
     assert monotonic() - began < found + RECONNECT_S
     assert listener.of(events.Disconnected)[0].reconnecting
 
@@ -122,14 +123,14 @@ def test_a_silent_server_is_found_out_by_the_heartbeat(server: DevServer, listen
 def test_a_heartbeat_without_an_answer_is_a_loss(server: DevServer, listener: Listener) -> None:
     """The same where the server lives, but its heartbeat does not."""
     server.realtime.no_pong(for_s=2.5)
-    until(lambda: S.DISCONNECTED in listener.states)
-    until(lambda: listener.states[-1] is S.CONNECTED)
+    eventually(lambda: S.DISCONNECTED in listener.states)
+    eventually(lambda: listener.states[-1] is S.CONNECTED)
 
 
 def test_a_quiet_connection_that_is_well_stays(server: DevServer, listener: Listener) -> None:
     """For longer than it takes to find out a silent one, nobody says anything: the connection is the same one."""
     began = monotonic()
-    until(lambda: monotonic() - began > 2 * (HEARTBEAT_S + HEARTBEAT_TIMEOUT_S))
+    eventually(lambda: monotonic() - began > 2 * (HEARTBEAT_S + HEARTBEAT_TIMEOUT_S))
     assert listener.states == [S.CLOSED, S.CONNECTING, S.CONNECTED]
     assert listener.chat.connection.metrics().reconnects == 0
 
@@ -159,26 +160,26 @@ def test_after_the_last_try_it_has_failed(protocol: str, server: DevServer, tmp_
         assert connection.status_text.startswith("Failed: ")
         server.start()
         bob.chat.connect()
-        until(lambda: bob.states[-3:] == [S.FAILED, S.CONNECTING, S.CONNECTED])
+        eventually(lambda: bob.states[-3:] == [S.FAILED, S.CONNECTING, S.CONNECTED])
 
 
 def test_what_a_connection_says_of_itself(server: DevServer, listener: Listener, channel: str) -> None:
     """Metrics and status line, along the way of a loss."""
     connection = listener.chat.connection
     url = server.plain_url if listener.protocol == "json" else server.ws_url
-    until(lambda: connection.metrics().connection_duration_ms > 0)
+    eventually(lambda: connection.metrics().connection_duration_ms > 0)
     first = connection.metrics()
     assert (first.state, first.connected, first.reconnects, first.queued_messages) == (S.CONNECTED, True, 0, 0)
     assert first.url == url, "no token, no query"
     assert re.fullmatch(r"Connected \(\ds\)", connection.status_text)
     server.kill()
-    until(lambda: connection.state is not S.CONNECTED)
-    until(lambda: connection.status_text.startswith("Reconnecting in "))
+    eventually(lambda: connection.state is not S.CONNECTED)
+    eventually(lambda: connection.status_text.startswith("Reconnecting in "))
     lost = connection.metrics()
     assert (lost.connected, lost.reconnects, lost.connection_duration_ms) == (False, 0, 0)
-    until(lambda: "/10)" in connection.status_text and "attempt 1/" not in connection.status_text)
+    eventually(lambda: "/10)" in connection.status_text and "attempt 1/" not in connection.status_text)
     server.start()
-    until(lambda: connection.state is S.CONNECTED)
+    eventually(lambda: connection.state is S.CONNECTED)
     again = connection.metrics()
     assert (again.connected, again.reconnects, again.url) == (True, 1, url)
     assert again.connection_duration_ms < LIMIT * 1000
@@ -195,10 +196,10 @@ def test_what_is_said_while_it_is_away_waits(server: DevServer, channel: str, tm
         alice.hear(channel)
         server.realtime.refuse(for_s=0.4, user="bob")
         server.realtime.cut("bob")
-        until(lambda: not bob.chat.connection.connected)
+        eventually(lambda: not bob.chat.connection.connected)
         bob.chat.typing.start(channel)
-        until(lambda: bob.chat.connection.metrics().queued_messages == 1)
-        until(lambda: alice.of(events.TypingStarted))
+        eventually(lambda: bob.chat.connection.metrics().queued_messages == 1)
+        eventually(lambda: alice.of(events.TypingStarted))
         assert bob.chat.connection.metrics().queued_messages == 0
 
 
@@ -208,7 +209,7 @@ def test_observers_are_told_at_once_and_until_they_leave(server: DevServer, list
     leave = listener.chat.connection.watch(seen.append)
     assert seen == [S.CONNECTED]
     server.realtime.cut()
-    until(lambda: len(seen) == 4)
+    eventually(lambda: len(seen) == 4)
     leave()
     listener.chat.close()
     assert seen == [S.CONNECTED, S.DISCONNECTED, S.RECONNECTING, S.CONNECTED]
@@ -219,6 +220,6 @@ def test_reconnects_leave_nothing_behind(server: DevServer, listener: Listener) 
     reconnects = 0
     while (reconnects := reconnects + 1) <= 20:
         server.realtime.cut()
-        until(lambda: listener.chat.connection.metrics().reconnects == reconnects)
+        eventually(lambda: listener.chat.connection.metrics().reconnects == reconnects)
     readers = [thread for thread in threading.enumerate() if thread.name == "chatsdk-realtime"]
     assert len(readers) == 1

@@ -137,6 +137,16 @@ def test_the_table() -> None:
     assert [json.loads(line)["verdict"] for line in json_lines(rows).splitlines()] == ["met", "MISSED"]
 
 
+def test_the_table_in_a_narrow_terminal() -> None:
+    """A block for each row, and no line is longer than the terminal is wide; a wide one gets the columns."""
+    rows = [Row("a", "t", "o " * 50, "c", True), Row("longer", "t", "o", "c", False)]
+    lines = table(rows, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if not line.startswith(" ")] == [["met", "a"], ["MISSED", "longer"]]
+    assert [line.split()[0] for line in lines].count("without") == 2
+    assert table(rows, 200) == table(rows)
+
+
 @pytest.fixture
 def stage() -> Stage:
     """For scenarios that need none."""

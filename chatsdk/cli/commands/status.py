@@ -39,7 +39,10 @@ MAX_DEAD = 0
 def command(
     options: Options, watch: bool, as_json: bool, check: bool, max_age: float | None, max_dead: int | None
 ) -> int:
-    """Do messages flow, why not, and since when: connection, network, outbox, circuits, features, last errors."""
+    """Do messages flow, why not, and since when: connection, network, outbox, circuits, features, last errors.
+
+    Exit code 0 if realtime is connected; else 69, or 77 for a token and 78 for settings.
+    """
     if watch and check:
         raise click.UsageError("--check looks once: leave out --watch")
     if check:

@@ -150,7 +150,7 @@ def of_plugins(found: Iterable[Mapping[str, Any]]) -> Finding:
         return fail(
             "plugins",
             "; ".join(f"{plugin['name']} of {plugin['distribution']}: {plugin['error']}" for plugin in broken),
-            "update or uninstall it, or turn it off: [plugins.NAME] enabled = false in the TOML file",
+            f"update or uninstall it, or turn it off: [plugins.{broken[0]['name']}] enabled = false in the TOML file",
         )
     working = [plugin["name"] for plugin in others if not plugin["error"]]
     return ok("plugins", f"{', '.join(working)} loaded" if working else "none beside the built-in ones")

@@ -89,7 +89,8 @@ def _probe(watcher: ChatClient) -> None:
     pause = threading.Event()
     for _ in range(PROBES):
         watcher._parts.condition.probe()
-        pause.wait(PAUSE if watcher.network.metrics().loss else 0.0)
+        metrics = watcher.network.metrics()
+        pause.wait(PAUSE if metrics.loss or metrics.contact_age is None else 0.0)
 
 
 def watch(options: Options, *, as_json: bool) -> int:

@@ -31,7 +31,7 @@ def why(reason: str, sending: bool = False) -> str:
     """Why a message waits. reason: a `Reason`, "" if none was noted; one of a later version is shown as it is."""
     if sending:
         return "it is being sent"
-    return _REASONS.get(reason, plain(reason)) or "its turn has not come"
+    return _REASONS.get(reason, plain(reason)) or "nobody has tried to send it yet"
 
 
 _BRIEFLY = {

@@ -123,7 +123,7 @@ def test_every_reason_has_words() -> None:
             assert " " in words.why(reason)
             assert "_" not in words.briefly(reason)
     assert words.why("sunspots") == words.briefly("sunspots") == "sunspots"
-    assert words.why("") == "its turn has not come"
+    assert words.why("") == "nobody has tried to send it yet"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ import pytest
 from chatsdk.devserver.process import DevServer
 from tests.cli.conftest import TIMEOUT, Shell, end
 from tests.cli.status.screen import ENTERS, Terminal
-from tests.pipeline.kit import Peer, RawServer, eventually, http
+from tests.faults.link import PORTAL
+from tests.faults.proxy import FaultProxy
+from tests.pipeline.kit import Peer, RawServer, http
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -181,6 +184,15 @@ def test_one_look_at_a_dead_server(watching: Shell, own_server: DevServer) -> No
     assert shown.code == 69
     assert "Offline" in shown.out
     assert "here: health: NotSentError" in shown.out
+
+
+def test_one_look_at_a_captive_portal(watching: Shell, own_server: DevServer) -> None:
+    """Its few tries are enough to name it."""
+    with FaultProxy(own_server.port, PORTAL) as proxy:
+        ended = watching("status", "--json", "--timeout", "2s", CHATSDK_URL=proxy.url)
+    network = json.loads(ended.out)["network"]
+    assert (network["quality"], network["reason"]) == ("OFFLINE", "captive_portal")
+    assert ended.code == 69
 
 
 def test_many_looks_leave_no_thread(own_server: DevServer, watching: Shell) -> None:
