@@ -66,7 +66,7 @@ def test_a_bot_that_is_killed_skips_nothing(tmp_path: Path, seed: int) -> None:
     assert verdict.violations == {}, f"CHAOS_SEED={seed}"
     assert verdict.heard == 2000 + LAST_WORDS, "the machine is too slow for this test"
     assert storm.carried_out["bot killed"] == 5
-    assert verdict.runs >= 4, "most were killed before they began"
+    assert verdict.runs >= 2, "all were killed before they began"
 
 
 @pytest.mark.parametrize("protocol", ["centrifugo", "centrifugo-without-recovery", "json"])
