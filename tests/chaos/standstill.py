@@ -36,7 +36,8 @@ def stands_still(job: dict[str, Any]) -> None:
 def stands_in_its_lane(job: dict[str, Any]) -> None:
     """Sends one message, and stops on the way to the server: the message's lane is its own."""
     notes = Notebook(job["notes"])
-    with client(job, background=True, workers=1, plugins=[_StopsOnce()]) as chat:  # nobody else holds the file lock then
+    # one worker: another one might be holding the file lock just then
+    with client(job, background=True, workers=1, plugins=[_StopsOnce()]) as chat:
         name = Name(job["channels"][0], 0, 0, 0)
         notes.begun(name)
         notes.accepted(name, chat.send(name.channel, name.text).key)
