@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from chatsdk import ChatClient
 from chatsdk.devserver.process import DevServer
+from tests.journeys.blocking import Gate, behind, gate
+from tests.journeys.listeners import Listener
 from tests.journeys.senders import Steady
 
 
@@ -118,3 +121,20 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., Steady]]:
     for each in made:
         if each.process.poll() is None:
             each.kill()
+
+
+@pytest.fixture
+def wall(server: DevServer) -> Iterator[Gate]:
+    """What stands before the server's websocket, open at first."""
+    with gate(server.port) as made:
+        yield made
+
+
+@pytest.fixture
+def listener(server: DevServer, wall: Gate, tmp_path: Path) -> Iterator[Callable[..., Listener]]:
+    """Makes listeners behind the wall."""
+    with contextlib.ExitStack() as stack:
+        numbers = count()
+        yield lambda protocol="centrifugo", **options: stack.enter_context(
+            behind(wall, server, tmp_path / f"bot-{next(numbers)}", protocol, **options)
+        )

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from tests.journeys.blocking import (
     WAYS,
     ForwardProxy,
     Gate,
-    behind,
-    gate,
     heard,
     polling,
     through,
@@ -41,23 +38,6 @@ CHANNELS, MESSAGES = 5, 200
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def wall(server: DevServer) -> Iterator[Gate]:
-    """What stands before the server's websocket, open at first."""
-    with gate(server.port) as made:
-        yield made
-
-
-@pytest.fixture
-def listener(server: DevServer, wall: Gate, tmp_path: Path) -> Iterator[Callable[..., Listener]]:
-    """Makes listeners behind the wall."""
-    with contextlib.ExitStack() as stack:
-        numbers = count()
-        yield lambda protocol="centrifugo", **options: stack.enter_context(
-            behind(wall, server, tmp_path / f"bot-{next(numbers)}", protocol, **options)
-        )
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
@@ -14,26 +12,9 @@ import pytest
 from chatsdk import ChatClient, ConnectionFailedError, Token, events
 from chatsdk.core.backoff import RECONNECT_FAST, RECONNECTS
 from chatsdk.devserver.process import DevServer
-from tests.journeys.blocking import POLL_S, Gate, behind, gate, heard, polling, through, verdict, write
+from tests.journeys.blocking import POLL_S, Gate, gate, heard, polling, through, verdict, write
 from tests.journeys.listeners import Listener
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def wall(server: DevServer) -> Iterator[Gate]:
-    """What stands before the server's websocket, open at first."""
-    with gate(server.port) as made:
-        yield made
-
-
-@pytest.fixture
-def listener(server: DevServer, wall: Gate, tmp_path: Path) -> Iterator[Callable[..., Listener]]:
-    """Makes listeners behind the wall."""
-    with contextlib.ExitStack() as stack:
-        numbers = count()
-        yield lambda protocol="centrifugo", **options: stack.enter_context(
-            behind(wall, server, tmp_path / f"bot-{next(numbers)}", protocol, **options)
-        )
 
 
 def test_from_the_first_message_or_from_now_on(
