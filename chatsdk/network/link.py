@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable
 from time import monotonic  # threads run in real time, whatever clock is injected
 
+from ..resilience.threads import has_ended
+
 _NETLINK_ROUTE = 0
 _GROUPS = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR of linux/rtnetlink.h."""
@@ -122,10 +124,7 @@ class LinkWatch:
         """`stop`, and wait for it at most `timeout` seconds; True if the thread has ended."""
         running = self._running
         self.stop()
-        if running is not None and running.thread is not threading.current_thread():
-            running.thread.join(timeout)
-            return not running.thread.is_alive()
-        return True
+        return has_ended(None if running is None else running.thread, timeout)
 
     @property
     def alive(self) -> bool:

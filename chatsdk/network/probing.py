@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 
 from ..core.clock import Clock
+from ..resilience.threads import has_ended
 
 log = logging.getLogger("chatsdk.network")
 
@@ -73,11 +74,7 @@ class Prober:
 
     def join(self, timeout: float) -> bool:
         """Wait until the thread has ended, at most `timeout` seconds; True if it has."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-            return not thread.is_alive()
-        return True
+        return has_ended(self._thread, timeout)
 
     @property
     def alive(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ..resilience.emitter import ends_the_program
+from ..resilience.threads import has_ended
 
 T = TypeVar("T")
 
@@ -56,11 +57,7 @@ class Teller:
 
     def join(self, timeout: float) -> bool:
         """Wait until all is told, at most `timeout` seconds; True if it is."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-            return not thread.is_alive()
-        return True
+        return has_ended(self._thread, timeout)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._work, name="chatsdk-network-tell", daemon=True)
